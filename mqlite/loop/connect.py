@@ -1,0 +1,117 @@
+"""Opening connections: the listener that accepts, and the dialler.
+
+Addresses are numeric here; names are the business of `dns/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any, Callable
+
+from mqlite.loop.reactor import READ, WRITE, Reactor
+from mqlite.loop.stream import Stream
+from mqlite.loop.task import Waiter, timeout
+
+BACKLOG = 1024  # connections the kernel keeps for us while we are busy
+_ACCEPTS_PER_TURN = 64  # so that a flood of new clients does not stop the old ones
+_PAUSE = 1.0  # seconds without accepting when descriptors or memory have run out
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Listener:
+    """A listening socket; `on_accept(stream)` is called for every client."""
+
+    def __init__(self, reactor: Reactor, address: str, port: int, on_accept: Callable[[Stream], object],
+                 on_trouble: Callable[[str], object]) -> None:
+        """Bind and listen, OSError when that cannot be. Port 0: any free one, see `port`."""
+        self._reactor = reactor
+        self._on_accept = on_accept
+        self._on_trouble = on_trouble
+        self._sock = _tcp_socket(address)
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._sock.bind((address, port))
+            self._sock.listen(BACKLOG)
+        except OSError:
+            self._sock.close()
+            raise
+        self.address, self.port = self._sock.getsockname()[:2]
+
+    def start(self) -> None:
+        """Begin to accept. Until then clients wait in the kernel's backlog."""
+        if self._sock.fileno() >= 0:
+            self._reactor.watch(self._sock.fileno(), READ, self._accept)
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._reactor.unwatch(self._sock.fileno())
+            self._sock.close()
+
+    def _accept(self, _events: int) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, peer = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._pause(error)
+                    return
+                raise
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._on_accept(Stream(self._reactor, sock, (peer[0], peer[1])))
+
+    def _pause(self, error: OSError) -> None:
+        """Accepting would fail again at once and keep the loop busy: leave the clients in the backlog for a while."""
+        self._on_trouble(f'cannot accept connections: {error.strerror}; trying again in {_PAUSE:g} s')
+        self._reactor.unwatch(self._sock.fileno())
+        self._reactor.call_later(_PAUSE, self.start)
+
+
+async def connect(reactor: Reactor, address: str, port: int, source: str | None = None,
+                  seconds: float = 30.0) -> Stream:
+    """Connect to a numeric address, from a local one if given. OSError when refused or unreachable, or Timeout."""
+    sock = _tcp_socket(address)
+    try:
+        if source is not None:
+            sock.bind((source, 0))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await _connected(reactor, sock, (address, port), seconds)
+        return Stream(reactor, sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _connected(reactor: Reactor, sock: socket.socket, target: tuple[str, int], seconds: float) -> None:
+    try:
+        sock.connect(target)
+        return
+    except BlockingIOError:
+        pass
+    waiter: Waiter[Any] = Waiter(reactor)
+
+    def on_ready(_events: int) -> None:
+        if not waiter.done:
+            waiter.set()
+
+    reactor.watch(sock.fileno(), WRITE, on_ready)
+    try:
+        with timeout(reactor, seconds, f'no answer from {target[0]} port {target[1]} in {seconds:g} s'):
+            await waiter
+    finally:
+        reactor.unwatch(sock.fileno())
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _tcp_socket(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return sock

@@ -1,0 +1,96 @@
+"""TLS as a filter between a stream and its socket: bytes in, bytes out, no descriptor.
+
+The `ssl` module's memory BIOs keep the record layer apart from the socket, so that a stream has one path for reading
+and one for writing, with or without TLS.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from mqlite.errors import MqliteError
+
+
+class TlsError(MqliteError):
+    """The handshake or a record failed; the text is OpenSSL's reason in readable form."""
+
+
+class TlsLayer:
+    """One TLS connection. Ciphertext goes in by `receive`, comes out by `pending_output`."""
+
+    def __init__(self, context: ssl.SSLContext, server_side: bool, hostname: str | None = None) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, hostname)
+        self.closed = False  # the peer said close_notify: what follows is not ours
+
+    def handshake(self, data: bytes) -> bool:
+        """Feed ciphertext to the handshake; True when it is complete."""
+        self._incoming.write(data)
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            raise TlsError(_reason(error)) from error
+        return True
+
+    def receive(self, data: bytes) -> bytes:
+        """The plaintext that this ciphertext completes; may be empty."""
+        self._incoming.write(data)
+        plain: list[bytes] = []
+        try:
+            while True:
+                part = self._object.read(65536)
+                if not part:
+                    self.closed = True
+                    break
+                plain.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.closed = True
+        except ssl.SSLError as error:
+            raise TlsError(_reason(error)) from error
+        return b''.join(plain)
+
+    def send(self, data: bytes) -> bytes:
+        """The ciphertext for this plaintext."""
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise TlsError(_reason(error)) from error
+        return self._outgoing.read()
+
+    def pending_output(self) -> bytes:
+        """Ciphertext that the protocol itself wants to send (handshake, key update, alert)."""
+        return self._outgoing.read() if self._outgoing.pending else b''
+
+    def close_notify(self) -> bytes:
+        """The farewell that tells the peer that nothing was cut off."""
+        try:
+            self._object.unwrap()
+        except ssl.SSLError:
+            pass  # the peer has not answered yet, and need not
+        return self._outgoing.read()
+
+    def cipher(self) -> tuple[str, str, int]:
+        """(cipher name, protocol version, secret bits) of a connection whose handshake is complete."""
+        name, version, bits = self._object.cipher() or ('', '', 0)
+        return name, self._object.version() or version, bits
+
+
+def client_context(verify: bool = False) -> ssl.SSLContext:
+    """A context for outgoing connections. Without `verify` any certificate will do: opportunistic TLS (RFC 7435)."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reason(error: ssl.SSLError) -> str:
+    reason = (error.reason or str(error)).replace('_', ' ').lower()
+    detail = getattr(error, 'verify_message', '')
+    return f'{reason}: {detail}' if detail else reason

@@ -1,0 +1,77 @@
+"""Fixtures for end-to-end tests. A factory may be called more than once; what it made is closed when the test ends."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+import build
+from tests.support.daemon import Daemon
+from tests.support.peers import Certificate, SmtpSink, make_certificate
+from tests.support.process import ROOT
+from tests.support.sink import CapturingSink
+
+
+@pytest.fixture
+def closing() -> Iterator[contextlib.ExitStack]:
+    """What is registered here is closed at the end of the test, last first, whatever fails."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path, closing: contextlib.ExitStack) -> Callable[..., Daemon]:
+    """start_daemon(smtp_sink_port=…, …): a daemon that has greeted. At the end it must stop cleanly."""
+    def start(**settings: object) -> Daemon:
+        folder = Path(tempfile.mkdtemp(prefix='daemon-', dir=tmp_path))
+        daemon = Daemon(folder, **settings)     # type: ignore[arg-type]  # no setting is called program
+        closing.callback(daemon.close)
+        return daemon.start()
+    return start
+
+
+@pytest.fixture
+def smtp_sink(tmp_path: Path, closing: contextlib.ExitStack) -> Callable[..., SmtpSink]:
+    """smtp_sink('-r', 'RCPT', …): Postfix's smtp-sink, listening."""
+    def start(*options: str) -> SmtpSink:
+        sink = SmtpSink(Path(tempfile.mkdtemp(prefix='sink-', dir=tmp_path)), *options)
+        closing.callback(sink.close)
+        return sink
+    return start
+
+
+@pytest.fixture
+def sink(closing: contextlib.ExitStack) -> CapturingSink:
+    """A sink of our own that keeps exact bytes; set its `script` for replies other than the usual."""
+    made = CapturingSink()
+    closing.callback(made.close)
+    return made
+
+
+@pytest.fixture
+def tls_sink(certificate: Certificate, closing: contextlib.ExitStack) -> CapturingSink:
+    """As `sink`, and it offers STARTTLS."""
+    made = CapturingSink(certificate)
+    closing.callback(made.close)
+    return made
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp('certificate'))
+
+
+@pytest.fixture(scope='session')
+def archive() -> Iterator[Path]:
+    """mqlite.pyz of this checkout, in a folder that everybody may read and nobody may write."""
+    folder = Path(tempfile.mkdtemp(prefix='mqlite-archive-'))
+    build.pack(ROOT, folder / 'mqlite.pyz')
+    folder.chmod(0o555)
+    yield folder / 'mqlite.pyz'
+    shutil.rmtree(folder)

@@ -1,0 +1,91 @@
+"""The daemon and the command line of mqlite, run as a user runs them: other processes, real files, real sockets.
+
+By default from the checkout (`python -m mqlite`); `program` names another way, for instance a built archive.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.process import HOST, ROOT, Process, environment_with, free_port
+
+CHECKOUT = (sys.executable, '-m', 'mqlite')
+ENVIRONMENT = {'PYTHONPATH': str(ROOT)}
+
+
+def greeting(port: int) -> bytes:
+    """The first bytes that an SMTP server sends; empty when nothing answers."""
+    try:
+        with socket.create_connection((HOST, port), timeout=5) as connection:
+            return connection.recv(512)
+    except OSError:
+        return b''
+
+
+class Daemon:
+    """One daemon in its own folder, which may be started more than once over the same queue.
+
+    `settings` are written to `mqlite.conf` as they are; underscores in the keys stand for dashes.
+    """
+
+    def __init__(self, folder: Path, program: Sequence[str] = CHECKOUT, **settings: object) -> None:
+        self.folder = folder
+        self.program = program
+        self.port = free_port()
+        self.config = folder / 'mqlite.conf'
+        self.process: Process | None = None
+        self.settings: dict[str, object] = {
+            'hostname': 'localhost', 'smtp-ip': HOST, 'smtp-port': self.port,
+            'queue-address': f'sqlite://{folder}/queue.db', 'application-log': 'stdout',
+            **{key.replace('_', '-'): value for key, value in settings.items()}}
+
+    def start(self) -> Daemon:
+        """Write the configuration, start, return once it has greeted; after `kill` or `stop`, over the same queue."""
+        if self.process:
+            self.process.close()
+        self.config.write_text(''.join(f'{key}: {value}\n' for key, value in self.settings.items()))
+        self.process = Process([*self.program, '--config', self.config], self.folder, ENVIRONMENT)
+        self.process.wait_for(lambda: greeting(self.port).startswith(b'220 '), 'the greeting')
+        return self
+
+    def output(self) -> str:
+        return self.process.output() if self.process else ''
+
+    def kill(self) -> None:
+        """`kill -9`: what follows must find every message that got its 250."""
+        assert self.process
+        self.process.kill()
+
+    def stop(self) -> None:
+        """SIGTERM; AssertionError unless it ends with status 0, and without a traceback in its log."""
+        assert self.process
+        self.process.signal(signal.SIGTERM)
+        status = self.process.wait()
+        assert status == 0 and 'Traceback' not in self.output(), f'status {status}; its output:\n{self.output()}'
+
+    def close(self) -> None:
+        """End of the test: a daemon that still runs is stopped, and must stop cleanly."""
+        if self.process is None:
+            return
+        try:
+            if self.process.running:
+                self.stop()
+        finally:
+            self.process.close()
+
+    def cli(self, *arguments: str, input: bytes = b'') -> subprocess.CompletedProcess[bytes]:
+        """`mqlite ARGUMENTS --config` of this daemon."""
+        return run_cli(*arguments, '--config', str(self.config), input=input, program=self.program, cwd=self.folder)
+
+
+def run_cli(*arguments: str, input: bytes = b'', program: Sequence[str] = CHECKOUT,
+            cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run to its end with these bytes on standard input; the caller judges status, output and errors (bytes)."""
+    return subprocess.run([*program, *arguments], input=input, capture_output=True, cwd=cwd, timeout=60,
+                          env=environment_with(ENVIRONMENT))
+
