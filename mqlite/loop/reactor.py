@@ -1,7 +1,7 @@
 """The reactor: callbacks for descriptors, timers, other threads and signals, one turn after the other.
 
-A turn is: wait for descriptors; call their callbacks; run the timers that are due; run what was made ready (first in,
-first out, only what was there when the turn came to it); run the end-of-turn calls. The last are where writes and
+A turn is: wait for descriptors; call their callbacks; run what is ready and the timers that are due (first in, first
+out, only what was there when the turn came to it); run the end-of-turn calls. The last are where writes and
 commits that many sessions asked for in one turn are made as one.
 
 Everything runs in the thread that called `run()`. Only `call_from_thread` may be called from elsewhere (a thread, a
@@ -37,11 +37,12 @@ class Reactor:
         self.clock = clock or Clock()
         self.on_error = on_error
         self.current: Task[Any] | None = None  # the task whose code runs at this moment
+        self.turn_time = self.clock.monotonic()  # when this turn began: good enough for deadlines of seconds
         self.threads_busy = 0  # jobs given to worker threads and not yet answered (see loop/thread.py)
         self._selector = selectors.DefaultSelector()
         self._timers = TimerQueue()
         self._ready: deque[Call] = deque()
-        self._turn_end: list[Call] = []
+        self._turn_end: deque[Call] = deque()
         self._foreign: deque[Call] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -128,20 +129,28 @@ class Reactor:
 
     def _turn(self) -> None:
         for key, events in self.clock.wait(self._selector, self._patience(), self.threads_busy > 0):
-            self._call(key.data, (events,))
-        now = self.clock.monotonic()
+            try:
+                key.data(events)
+            except Exception as error:
+                self._report_call(error, key.data)
+        now = self.turn_time = self.clock.monotonic()
         timer = self._timers.pop_due(now)
         while timer is not None:
-            self._call(timer.run, ())
+            self._ready.append((timer.run, ()))
             timer = self._timers.pop_due(now)
-        ready = self._ready
-        for _ in range(len(ready)):
-            fn, args = ready.popleft()
-            self._call(fn, args)
+        self._run(self._ready)
         if self._turn_end:
-            calls, self._turn_end = self._turn_end, []
-            for fn, args in calls:
-                self._call(fn, args)
+            calls, self._turn_end = self._turn_end, deque()
+            self._run(calls)
+
+    def _run(self, calls: deque[Call]) -> None:
+        """Run what is there now, in order; what these calls add comes in the next turn."""
+        for _ in range(len(calls)):
+            fn, args = calls.popleft()
+            try:
+                fn(*args)
+            except Exception as error:
+                self._report_call(error, fn)
 
     def _patience(self) -> float | None:
         if self._ready or self._turn_end:
@@ -149,11 +158,8 @@ class Reactor:
         when = self._timers.next_time()
         return None if when is None else max(0.0, when - self.clock.monotonic())
 
-    def _call(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
-        try:
-            fn(*args)
-        except Exception as error:
-            self.report(error, f'in {getattr(fn, "__qualname__", fn)}')
+    def _report_call(self, error: Exception, fn: Callable[..., object]) -> None:
+        self.report(error, f'in {getattr(fn, "__qualname__", fn)}')
 
     def _woken(self, _events: int) -> None:
         try:

@@ -95,18 +95,15 @@ class Stream:
         if data:
             self._in, self._at = data + self.take(), 0
 
-    async def wait_bytes(self) -> None:
-        """Send what was written, then wait until more input has arrived."""
+    def wait_bytes(self) -> Waiter[None]:
+        """Send what was written, then wait until more input has arrived. To be awaited at once."""
         self.flush()
+        waiter = self._reader = Waiter(self.reactor)
         if self._lost is not None:
-            raise self._lost
-        if not self._events & READ:
+            waiter.fail(self._lost)
+        elif not self._events & READ:
             self._want(self._events | READ)
-        self._reader = Waiter(self.reactor)
-        try:
-            await self._reader
-        finally:
-            self._reader = None
+        return waiter
 
     # writing
 
@@ -165,7 +162,7 @@ class Stream:
 
     def expire_in(self, seconds: float) -> None:
         """Whoever waits on the stream after so many seconds from now gets Timeout; replaces the deadline before."""
-        when = self._deadline = self.reactor.clock.monotonic() + seconds
+        when = self._deadline = self.reactor.turn_time + seconds
         if self._timer is None:
             self._timer = self.reactor.call_at(when, self._check_deadline)
         elif when < self._timer.when:
@@ -188,7 +185,7 @@ class Stream:
                 self._send(layer.pending_output())  # the alert tells the peer why
                 raise
         self._tls = layer
-        self._received(b'')
+        self._received(self._decrypt(layer, b''))
 
     @property
     def cipher(self) -> tuple[str, str, int] | None:
@@ -245,21 +242,22 @@ class Stream:
                 self._lose(ConnectionLost(f'connection lost: {error.strerror}'))
                 return
             if data:
-                self._received(data)
+                self._received(data if self._tls is None else self._decrypt(self._tls, data))
             else:
                 self._lose(ConnectionLost('the peer closed the connection'))
 
+    def _decrypt(self, tls: TlsLayer, data: bytes) -> bytes:
+        try:
+            data = tls.receive(data)
+        except TlsError as error:
+            self._lose(error)
+            return b''
+        self._send(tls.pending_output())
+        if tls.closed:
+            self._lose(ConnectionLost('the peer closed the TLS connection'))
+        return data
+
     def _received(self, data: bytes) -> None:
-        tls = self._tls
-        if tls is not None:
-            try:
-                data = tls.receive(data)
-            except TlsError as error:
-                self._lose(error)
-                return
-            self._send(tls.pending_output())
-            if tls.closed:
-                self._lose(ConnectionLost('the peer closed the TLS connection'))
         if not data:
             return
         self.received += len(data)
