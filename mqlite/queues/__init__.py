@@ -1,0 +1,1 @@
+"""The queues: one contract, and the stores behind it."""

@@ -1,0 +1,99 @@
+"""What every store of messages promises. Nothing above this file knows which store it talks to.
+
+The promises:
+- `publish` is kept when its Waiter is set: it survives a crash of the process and of the machine. All of the messages
+  given in one call are kept, or the Waiter fails with QueueError.
+- A delivery stays ours until it is settled or released. When this process dies it comes back, to whoever consumes,
+  with `lost` one higher. At least once, never at most once.
+- `settle` publishes what the delivery led to (results, the retry) first and takes the delivery off after that: a crash
+  in between gives a duplicate, never a loss.
+- While the store cannot keep anything, `trouble` says why, and `publish` fails at once instead of waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable, Protocol
+
+from mqlite.errors import TemporaryError
+from mqlite.loop.task import Waiter
+
+
+class QueueError(TemporaryError):
+    """The store cannot do this now; the text says why and what the operator can do."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to publish. `due`: seconds since 1970 before which nobody consumes it, 0 for now."""
+
+    queue: str
+    body: bytes
+    priority: int = 0
+    due: float = 0.0
+
+
+class Delivery:
+    """One message that was taken from a queue and is in our hands. `lost`: how often a process died holding it."""
+
+    __slots__ = ('body', 'lost', 'priority', 'queue', 'tag')
+
+    def __init__(self, queue: str, tag: int, body: bytes, priority: int, lost: int) -> None:
+        self.queue = queue
+        self.tag = tag
+        self.body = body
+        self.priority = priority
+        self.lost = lost
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """What `queue list` shows of one queue. `due` is when the first waiting message may go, 0 when none waits."""
+
+    name: str
+    ready: int
+    waiting: int
+    taken: int
+    size: int
+
+
+class Consumer(Protocol):
+    """A standing order for messages of one queue."""
+
+    def stop(self) -> None:
+        """No new deliveries. Those in hand stay ours until they are settled or released."""
+
+
+class Store(Protocol):
+    """A store of queues."""
+
+    trouble: str | None
+
+    async def open(self) -> None:
+        """Make ready; QueueError or ConfigError when that cannot be."""
+
+    async def close(self) -> None:
+        """Give back what was not settled, and close."""
+
+    def publish(self, messages: Sequence[Message]) -> Waiter[None]:
+        """Keep all of them. See above."""
+
+    def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:
+        """Publish these, then take the delivery off its queue. Tried again until it works."""
+
+    def release(self, delivery: Delivery) -> None:
+        """Put the delivery back as it was."""
+
+    def consume(self, queue: str, prefetch: int, prefetch_bytes: int,
+                on_delivery: Callable[[Delivery], object]) -> Consumer:
+        """Call on_delivery for each message, with at most so many messages, and about so many bytes, in hand."""
+
+    async def fetch(self, queue: str, count: int) -> list[Delivery]:
+        """Take up to `count` messages that are due, now."""
+
+    async def purge(self, queue: str) -> int:
+        """Delete what is on the queue and in nobody's hands; how many that were."""
+
+    async def list_queues(self) -> list[QueueStatus]:
+        """All queues with messages, by name."""

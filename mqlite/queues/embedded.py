@@ -1,0 +1,281 @@
+"""The embedded store: the contract of `contract.py` on one SQLite file.
+
+Nothing is written at once. Publishes, settlements and releases of a loop turn are collected and given to the worker
+thread as one transaction; while it commits, the next batch grows. So twenty clients that finish together share one
+fsync, and a slow disk makes batches larger, not sessions slower one by one.
+
+    publish ─┐                                      ┌─► Waiters set: "kept"
+    settle ──┼─► _next: Work ──► thread: commit ────┼─► consumers get deliveries
+    release ─┘        ▲                 │ fails     └─► next batch
+                      └── settlements ◄─┘   publishes fail: QueueError
+
+When a commit fails (disk full, file locked for too long), publishes fail at once, and for RETRY_SECONDS those that
+follow too: a client gets its 451 now rather than after a time-out. Settlements are never given up: they stand for mail
+that was delivered already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Callable
+
+from mqlite.errors import PermanentError
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.sync import Signal
+from mqlite.loop.task import Task, Waiter, sleep
+from mqlite.loop.thread import WorkerThread
+from mqlite.loop.timers import Timer
+from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
+from mqlite.queues.sqlite import LARGEST_BODY, Batch, Database, Taken, Want
+
+RETRY_SECONDS = 1.0  # between a failed commit and the next attempt
+POLL_SECONDS = 1.0  # how often a hungry consumer looks for what other processes have published
+RECOVER_POLLS = 10  # every so many looks, messages of dead processes are looked for too
+
+
+@dataclass
+class Work:
+    """What the next transaction is to do, with who waits for it."""
+
+    published: list[tuple[Sequence[Message], Waiter[None]]] = field(default_factory=list)
+    settled: list[tuple[int, Sequence[Message], Waiter[None]]] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+
+    def batch(self) -> Batch:
+        publish = [message for messages, _ in self.published for message in messages]
+        publish += [message for _, messages, _ in self.settled for message in messages]
+        return Batch(publish, [tag for tag, _, _ in self.settled], list(self.released))
+
+    def waiters(self) -> list[Waiter[None]]:
+        return [waiter for _, waiter in self.published] + [waiter for _, _, waiter in self.settled]
+
+
+
+
+class EmbeddedConsumer:
+    """What one consumer has in hand, and what it may still take."""
+
+    def __init__(self, store: EmbeddedStore, queue: str, prefetch: int, prefetch_bytes: int,
+                 on_delivery: Callable[[Delivery], object]) -> None:
+        self.queue = queue
+        self.on_delivery = on_delivery
+        self.hungry = True  # a look at the queue may give something
+        self.timer: Timer | None = None  # for the next message that waits for its time
+        self._store = store
+        self._count = prefetch
+        self._size = prefetch_bytes
+        self._least = max(1, prefetch // 4)  # ask for no less than this: one query for many messages
+
+    def want(self) -> Want | None:
+        """What to ask for in the next transaction, if anything."""
+        if self.hungry and self._count >= self._least and self._size > 0:
+            return Want(self.queue, self._count, self._size)
+        return None
+
+    def took(self, delivery: Delivery) -> None:
+        self._count -= 1
+        self._size -= len(delivery.body)
+
+    def gave(self, delivery: Delivery) -> None:
+        self._count += 1
+        self._size += len(delivery.body)
+
+    def stop(self) -> None:
+        self._store.stop_consumer(self)
+
+
+class EmbeddedStore:
+    """See `contract.Store`."""
+
+    def __init__(self, reactor: Reactor, path: str, on_note: Callable[[str], object],
+                 poll_seconds: float = POLL_SECONDS) -> None:
+        """`on_note` is told in a line when the file cannot be used, when it can again, and what was recovered."""
+        self.trouble: str | None = None
+        self._reactor = reactor
+        self._on_note = on_note
+        self._poll_seconds = poll_seconds
+        self._database = Database(path)
+        self._thread = WorkerThread(reactor, 'queue')
+        self._next = Work()
+        self._consumers: list[EmbeddedConsumer] = []
+        self._holders: dict[int, EmbeddedConsumer] = {}
+        self._scheduled = False  # a batch begins at the end of this turn
+        self._running = False  # a batch is in the thread
+        self._pause: Timer | None = None  # after a failure
+        self._idle = Signal(reactor)
+        self._closed = False
+        self._poller: Task[None] | None = None
+
+    async def open(self) -> None:
+        await self._thread.submit(self._database.open)
+        await self._recover()
+        self._poller = self._reactor.spawn(self._poll(), 'queue poll')
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._poller is not None:
+            self._poller.cancel()
+        if self._pause is not None:
+            self._resume()
+        while self._running or self._scheduled:
+            await self._idle.wait()
+        await self._thread.submit(self._database.close)
+        self._thread.stop()
+
+    def publish(self, messages: Sequence[Message]) -> Waiter[None]:
+        waiter: Waiter[None] = Waiter(self._reactor)
+        if self.trouble is not None:
+            waiter.fail(QueueError(self.trouble))
+        elif any(len(message.body) > LARGEST_BODY for message in messages):
+            waiter.fail(PermanentError(f'a message of more than {LARGEST_BODY} bytes cannot be kept'))
+        else:
+            self._next.published.append((messages, waiter))
+            self._schedule()
+        return waiter
+
+    def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:
+        waiter: Waiter[None] = Waiter(self._reactor)
+        self._next.settled.append((delivery.tag, messages, waiter))
+        self._gave(delivery)
+        return waiter
+
+    def release(self, delivery: Delivery) -> None:
+        self._next.released.append(delivery.tag)
+        self._gave(delivery)
+
+    def consume(self, queue: str, prefetch: int, prefetch_bytes: int,
+                on_delivery: Callable[[Delivery], object]) -> EmbeddedConsumer:
+        consumer = EmbeddedConsumer(self, queue, prefetch, prefetch_bytes, on_delivery)
+        self._consumers.append(consumer)
+        self._schedule()
+        return consumer
+
+    def stop_consumer(self, consumer: EmbeddedConsumer) -> None:
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+        if consumer.timer is not None:
+            consumer.timer.cancel()
+
+    async def fetch(self, queue: str, count: int) -> list[Delivery]:
+        return await self._thread.submit(self._database.fetch, queue, count, self._reactor.clock.time())
+
+    async def purge(self, queue: str) -> int:
+        return await self._thread.submit(self._database.purge, queue)
+
+    async def list_queues(self) -> list[QueueStatus]:
+        return await self._thread.submit(self._database.status, self._reactor.clock.time())
+
+    # batches
+
+    def _gave(self, delivery: Delivery) -> None:
+        consumer = self._holders.pop(delivery.tag, None)
+        if consumer is not None:
+            consumer.gave(delivery)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._running and self._pause is None:
+            self._scheduled = True
+            self._reactor.call_at_turn_end(self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        work, self._next = self._next, Work()
+        batch = work.batch()
+        published = {message.queue for message in batch.publish}
+        hungry = []
+        for consumer in self._consumers:
+            consumer.hungry = consumer.hungry or consumer.queue in published
+            want = consumer.want()
+            if want is not None:
+                batch.wanted.append(want)
+                hungry.append(consumer)
+        if batch.publish or batch.settled or batch.released or hungry:
+            self._running = True
+            self._reactor.spawn(self._commit(work, batch, hungry), 'queue commit')
+        else:
+            self._idle.notify()
+
+    async def _commit(self, work: Work, batch: Batch, hungry: list[EmbeddedConsumer]) -> None:
+        try:
+            taken = await self._thread.submit(self._database.apply, batch, self._reactor.clock.time())
+        except QueueError as error:
+            self._running = False
+            self._failed(error, work)
+            return
+        self._running = False
+        if self.trouble is not None:
+            self.trouble = None
+            self._on_note('the queue can be written again')
+        for waiter in work.waiters():
+            waiter.set()
+        for consumer, share in zip(hungry, taken):
+            self._hand_out(consumer, share)
+        self._schedule()
+
+    def _failed(self, error: QueueError, work: Work) -> None:
+        """Publishes fail; settlements and releases wait for the next attempt, in front of newer ones."""
+        if self.trouble is None:
+            self._on_note(f'{error}; mail is refused for now, trying again every {RETRY_SECONDS:g} s')
+        self.trouble = str(error)
+        refused = work.published + self._next.published
+        self._next = Work([], work.settled + self._next.settled, work.released + self._next.released)
+        for _, waiter in refused:
+            waiter.fail(QueueError(self.trouble))
+        if self._closed:
+            self._on_note(f'{len(self._next.settled)} results could not be kept: their messages will be sent again')
+            self._idle.notify()
+        else:
+            self._pause = self._reactor.call_later(RETRY_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        """Try again; also with nothing to write, to learn whether the file can be used again."""
+        assert self._pause is not None
+        self._pause.cancel()
+        self._pause, self._running = None, True
+        work, self._next = self._next, Work()
+        self._reactor.spawn(self._commit(work, work.batch(), []), 'queue commit')
+
+    def _hand_out(self, consumer: EmbeddedConsumer, share: Taken) -> None:
+        consumer.hungry = share.more
+        wanted = consumer in self._consumers
+        for delivery in share.deliveries:
+            self._holders[delivery.tag] = consumer
+            consumer.took(delivery)
+            if wanted:
+                consumer.on_delivery(delivery)
+            else:
+                self.release(delivery)
+        if share.next_due is not None and wanted:
+            if consumer.timer is not None:
+                consumer.timer.cancel()
+            delay = max(0.0, share.next_due - self._reactor.clock.time())
+            consumer.timer = self._reactor.call_later(delay, self._rouse, consumer)
+
+    def _rouse(self, consumer: EmbeddedConsumer) -> None:
+        consumer.hungry = True
+        self._schedule()
+
+    # other processes
+
+    async def _poll(self) -> None:
+        """Look for what other processes have published, and now and then for processes that have died."""
+        version, count = 0, 0
+        while True:
+            await sleep(self._reactor, self._poll_seconds)
+            count += 1
+            try:
+                before, version = version, await self._thread.submit(self._database.data_version)
+                recovered = await self._recover() if count % RECOVER_POLLS == 0 else 0
+            except QueueError:
+                continue  # the next commit will say so
+            if version != before or recovered:
+                for consumer in self._consumers:
+                    self._rouse(consumer)
+
+    async def _recover(self) -> int:
+        recovered = await self._thread.submit(self._database.recover)
+        if recovered:
+            self._on_note(f'{recovered} messages of a process that has died are on the queue again')
+        return recovered

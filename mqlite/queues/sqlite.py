@@ -1,0 +1,303 @@
+"""The embedded queue's database file: tables, statements, one transaction per batch. Blocking, no loop.
+
+This file is the only door to `sqlite3` for queues. It runs in a worker thread (see `embedded.py`); a method call is one
+job there.
+
+    message   one row per message: queue, priority, due, body; the id is the order of arrival
+    claim     one row per message that somebody has taken (owner > 0), or that lost its owner (owner = 0, lost > 0)
+
+A body is written once and never updated: taking and giving back touch only the narrow table `claim`. Two partial
+indexes serve the consumer: `ready` by priority and arrival, `waiting` by time.
+
+Durable: WAL with synchronous=FULL, so that a commit has been fsynced when it returns; a batch is one transaction and
+one fsync. Several processes may use one file. A process is an owner: it holds a lock on a file of its own beside the
+database, which the kernel releases when the process ends in any way; whoever finds an owner's file unlocked gives that
+owner's messages back. Limits: a body of at most 1 GB (SQLite's own); no network file systems.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, TypeVar
+
+from mqlite.errors import ConfigError
+from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
+
+T = TypeVar('T')
+
+APPLICATION_ID = 0x6D716C71  # 'mqlq': tells our file from another program's
+SCHEMA_VERSION = 1
+LARGEST_BODY = 999_000_000  # bytes; SQLite's limit for a blob is 10^9
+_BUSY_SECONDS = 10.0  # how long we wait for another process's transaction
+_PAGE_SIZE = 16384  # bytes: a usual message fits a page; measured a quarter cheaper than 4096
+_CHECKPOINT_PAGES = 1000  # 16 MB of WAL before it is written back to the file
+_ROWS = 64  # rows per statement: a batch is few steps, and each step costs the thread one wait for Python's lock
+
+_SCHEMA = f"""
+    CREATE TABLE message (
+        id       INTEGER PRIMARY KEY,
+        queue    TEXT    NOT NULL,
+        priority INTEGER NOT NULL,
+        due      REAL    NOT NULL,
+        body     BLOB    NOT NULL);
+    CREATE INDEX ready   ON message (queue, priority DESC, id) WHERE due = 0;
+    CREATE INDEX waiting ON message (queue, due) WHERE due > 0;
+    CREATE TABLE claim (
+        id    INTEGER PRIMARY KEY,
+        owner INTEGER NOT NULL,
+        lost  INTEGER NOT NULL);
+    CREATE TABLE owner (id INTEGER PRIMARY KEY AUTOINCREMENT);
+    PRAGMA application_id = {APPLICATION_ID};
+    PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_FREE = 'LEFT JOIN claim c ON c.id = m.id WHERE m.queue = ? AND coalesce(c.owner, 0) = 0'
+_READY = f"""SELECT m.id, length(m.body) FROM message m {_FREE} AND m.due = 0
+             ORDER BY m.priority DESC, m.id LIMIT ?"""
+_DUE = f"""SELECT m.id, length(m.body) FROM message m {_FREE} AND m.due > 0 AND m.due <= ?
+           ORDER BY m.due LIMIT ?"""
+_NEXT_DUE = f'SELECT min(m.due) FROM message m {_FREE} AND m.due > 0'
+_STATUS = """SELECT m.queue,
+                    sum(coalesce(c.owner, 0) = 0 AND m.due <= :now), sum(coalesce(c.owner, 0) = 0 AND m.due > :now),
+                    sum(coalesce(c.owner, 0) > 0), sum(length(m.body))
+             FROM message m LEFT JOIN claim c ON c.id = m.id GROUP BY m.queue ORDER BY m.queue"""
+
+
+@dataclass(frozen=True)
+class Want:
+    """A consumer's wish: up to `count` messages of about `size` bytes together."""
+
+    queue: str
+    count: int
+    size: int
+
+
+@dataclass
+class Batch:
+    """What one transaction does, in this order."""
+
+    publish: list[Message] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    wanted: list[Want] = field(default_factory=list)
+
+
+@dataclass
+class Taken:
+    """The answer to a Want. `more`: asking again at once may give more; if not, `next_due`: when to ask again."""
+
+    deliveries: list[Delivery]
+    more: bool
+    next_due: float | None
+
+
+class Database:
+    """One connection of one process."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._owner = 0
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Open or create the file; ConfigError when it is not ours or cannot be used."""
+        try:
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None,
+                                       check_same_thread=False)
+            self._db.execute(f'PRAGMA page_size = {_PAGE_SIZE}')
+            self._db.execute('PRAGMA journal_mode = WAL')
+            self._db.execute('PRAGMA synchronous = FULL')
+            self._db.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
+            self._create_or_check()
+            self._become_owner()
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f'cannot use the queue file {self.path}: {error}; '
+                              f'check queue-address, the folder and its permissions') from error
+
+    def close(self) -> None:
+        """Give back what this process still holds, and close."""
+        try:
+            self._transaction(self._give_back, self._owner, 0)
+        except QueueError:
+            pass  # our lock is about to go: the next process gives it back
+        self._db.close()
+        if self._lock is not None:
+            os.unlink(self._owner_file(self._owner))
+            os.close(self._lock)
+
+    def apply(self, batch: Batch, now: float) -> list[Taken]:
+        """One transaction, one fsync. QueueError when it could not be committed: then nothing of it happened."""
+        if len(batch.publish) <= _ROWS and not (batch.settled or batch.released or batch.wanted):
+            try:
+                self._insert(batch.publish)  # one statement is a transaction of its own
+            except sqlite3.Error as error:
+                raise self._trouble(error) from error
+            return []
+        return self._transaction(self._apply, batch, now)
+
+    def fetch(self, queue: str, count: int, now: float) -> list[Delivery]:
+        """Take up to `count` messages that are due."""
+        return self.apply(Batch(wanted=[Want(queue, count, LARGEST_BODY)]), now)[0].deliveries
+
+    def purge(self, queue: str) -> int:
+        """Delete what nobody has taken."""
+        return self._transaction(self._purge, queue)
+
+    def status(self, now: float) -> list[QueueStatus]:
+        return [QueueStatus(*row) for row in self._read(_STATUS, {'now': now})]
+
+    def data_version(self) -> int:
+        """Changes whenever another process has committed."""
+        return int(self._read('PRAGMA data_version', {})[0][0])
+
+    def recover(self) -> int:
+        """Give back the messages of owners that have died; how many messages that were."""
+        dead = [owner for owner, in self._read('SELECT id FROM owner WHERE id <> :own', {'own': self._owner})
+                if self._is_dead(owner)]
+        return sum(self._transaction(self._give_back, owner, 1) for owner in dead)
+
+    # inside a transaction
+
+    def _apply(self, batch: Batch, now: float) -> list[Taken]:
+        self._insert(batch.publish)
+        for ids in _slices(batch.settled):
+            marks = _marks(len(ids))
+            self._db.execute(f'DELETE FROM message WHERE id IN {marks}', ids)
+            self._db.execute(f'DELETE FROM claim WHERE id IN {marks}', ids)
+        for ids in _slices(batch.released):
+            marks = _marks(len(ids))
+            self._db.execute(f'DELETE FROM claim WHERE id IN {marks} AND lost = 0', ids)
+            self._db.execute(f'UPDATE claim SET owner = 0 WHERE id IN {marks}', ids)
+        return [self._take(want, now) for want in batch.wanted]
+
+    def _insert(self, messages: Sequence[Message]) -> None:
+        for rows in _slices(messages):
+            values = ','.join(['(?,?,?,?)'] * len(rows))
+            parameters = [value for m in rows for value in (m.queue, m.priority, m.due, m.body)]
+            self._db.execute(f'INSERT INTO message (queue, priority, due, body) VALUES {values}', parameters)
+
+    def _take(self, want: Want, now: float) -> Taken:
+        """Half of the room is for messages whose time has come, so that neither they nor fresh ones starve."""
+        half = (want.count + 1) // 2
+        rows = self._db.execute(_DUE, (want.queue, now, half)).fetchall()
+        more = len(rows) == half
+        rows += self._db.execute(_READY, (want.queue, want.count - len(rows))).fetchall()
+        more = more or len(rows) == want.count
+        chosen, room = [], want.size
+        for number, size in rows:
+            if room <= 0:
+                more = True
+                break
+            chosen.append(number)
+            room -= size
+        deliveries: list[Delivery] = []
+        for ids in _slices(chosen):
+            deliveries += self._claim(want.queue, ids)
+        next_due = None if more else self._db.execute(_NEXT_DUE, (want.queue,)).fetchone()[0]
+        return Taken(deliveries, more, next_due)
+
+    def _claim(self, queue: str, ids: Sequence[int]) -> list[Delivery]:
+        values = ','.join([f'(?,{self._owner},0)'] * len(ids))
+        self._db.execute(f'INSERT INTO claim VALUES {values} '
+                         f'ON CONFLICT (id) DO UPDATE SET owner = excluded.owner', ids)
+        rows = {row[0]: row for row in self._db.execute(
+            f'SELECT m.id, m.body, m.priority, c.lost FROM message m JOIN claim c ON c.id = m.id '
+            f'WHERE m.id IN {_marks(len(ids))}', ids)}
+        return [Delivery(queue, *rows[number]) for number in ids]
+
+    def _give_back(self, owner: int, died: int) -> int:
+        """Free the messages of an owner and forget the owner. `died`: 1 counts them as lost once more."""
+        count = self._db.execute('UPDATE claim SET owner = 0, lost = lost + ? WHERE owner = ?',
+                                 (died, owner)).rowcount
+        self._db.execute('DELETE FROM claim WHERE owner = 0 AND lost = 0')
+        self._db.execute('DELETE FROM owner WHERE id = ?', (owner,))
+        return count
+
+    def _purge(self, queue: str) -> int:
+        free = 'id NOT IN (SELECT id FROM claim WHERE owner > 0)'
+        count = self._db.execute(f'DELETE FROM message WHERE queue = ? AND {free}', (queue,)).rowcount
+        self._db.execute('DELETE FROM claim WHERE owner = 0 AND id NOT IN (SELECT id FROM message)')
+        return count
+
+    # owners and the file
+
+    def _create_or_check(self) -> None:
+        application, = self._db.execute('PRAGMA application_id').fetchone()
+        version, = self._db.execute('PRAGMA user_version').fetchone()
+        tables, = self._db.execute('SELECT count(*) FROM sqlite_master').fetchone()
+        if application == APPLICATION_ID:
+            if version != SCHEMA_VERSION:
+                raise ConfigError(f'the queue file {self.path} was made by another version of mqlite (schema '
+                                  f'{version}, this one has {SCHEMA_VERSION}); empty it with that version first')
+        elif tables or application or version:
+            raise ConfigError(f'{self.path} is a database of another program; let queue-address name another file')
+        else:
+            self._create()
+
+    def _create(self) -> None:
+        self._db.execute('BEGIN EXCLUSIVE')
+        if not self._db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]:
+            for statement in _SCHEMA.split(';'):
+                self._db.execute(statement)
+        self._db.execute('COMMIT')
+
+    def _become_owner(self) -> None:
+        """Take a number, and lock its file before the transaction that makes the number known."""
+        self._db.execute('BEGIN IMMEDIATE')
+        self._owner = self._db.execute('INSERT INTO owner DEFAULT VALUES').lastrowid or 0
+        self._lock = os.open(self._owner_file(self._owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._db.execute('COMMIT')
+
+    def _owner_file(self, owner: int) -> str:
+        return f'{self.path}-owner{owner}'
+
+    def _is_dead(self, owner: int) -> bool:
+        try:
+            lock = os.open(self._owner_file(owner), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(self._owner_file(owner))
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(lock)
+
+    def _transaction(self, work: Callable[..., T], *args: object) -> T:
+        try:
+            self._db.execute('BEGIN IMMEDIATE')
+            try:
+                result = work(*args)
+                self._db.execute('COMMIT')
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute('ROLLBACK')
+                raise
+            return result
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+
+    def _read(self, statement: str, parameters: dict[str, object]) -> list[Any]:
+        try:
+            return self._db.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: sqlite3.Error) -> QueueError:
+        return QueueError(f'the queue file {self.path} cannot be used now: {error}')
+
+
+def _slices(rows: Sequence[T]) -> Iterable[Sequence[T]]:
+    for at in range(0, len(rows), _ROWS):
+        yield rows[at:at + _ROWS]
+
+
+def _marks(count: int) -> str:
+    return '(' + ','.join('?' * count) + ')'
