@@ -1,0 +1,1 @@
+"""What travels: the JSON document, MIME bytes and their x-mq-* headers, identifiers, results. Pure."""

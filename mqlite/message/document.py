@@ -1,0 +1,229 @@
+"""The JSON document of a message: written when mail is received, read when it is delivered. Pure.
+
+    {"envelope": "sender@...", "recipient": "...", "mime": "...", ...}
+
+Bytes and text: JSON has no bytes. A MIME that is UTF-8 travels as that text. Each byte that is not part of valid UTF-8
+travels as a lone surrogate U+DC80..U+DCFF (Python's surrogateescape), which JSON can write (`\\udcff`) and which comes
+back as the same byte. So every message survives the queue byte for byte; other programs see a character that stands
+for "not UTF-8" there.
+
+A property that has the wrong form raises DocumentError with a text for whoever published the document. Properties
+that this file does not know are kept and handed through to the results.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mqlite.errors import PermanentError
+from mqlite.message.identifier import parse_moment
+from mqlite.smtp.framing import normalise
+from mqlite.smtp.grammar import SyntaxFault, check_address, split_address
+
+RESULT_KINDS = ('results', 'success', 'failure', 'retry')
+_LARGEST_NUMBER = 2 ** 31  # seconds, attempts: larger ones are a mistake
+
+
+class DocumentError(PermanentError):
+    """The publisher's fault: this document cannot be delivered."""
+
+
+@dataclass(frozen=True)
+class Smarthost:
+    """The server that a message asks to be sent through."""
+
+    hostname: str
+    port: int
+
+
+def encode(fields: dict[str, Any], mime: bytes) -> bytes:
+    """A document with its MIME. See `encode_each` for several recipients."""
+    return encode_each([fields], mime)[0]
+
+
+def encode_each(documents: list[dict[str, Any]], mime: bytes) -> list[bytes]:
+    """Documents that share one MIME: it is converted once."""
+    text = json.dumps(mime.decode('utf-8', 'surrogateescape'))
+    return [f'{json.dumps(fields)[:-1]}, "mime": {text}}}'.encode('ascii') for fields in documents]
+
+
+class Document:
+    """A document that was read from a queue."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    @classmethod
+    def decode(cls, body: bytes) -> Document:
+        """DocumentError when it is not a JSON object."""
+        try:
+            fields = json.loads(body.decode('utf-8', 'surrogateescape'), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise DocumentError(f'not valid JSON: {error or "nested too deeply"}') from None
+        if not isinstance(fields, dict):
+            raise DocumentError('not a JSON object')
+        return cls(fields)
+
+    def encode(self) -> bytes:
+        return json.dumps(self.fields).encode('ascii')
+
+    @property
+    def envelope(self) -> str:
+        """The sender's address, '' for the null sender."""
+        value = self.fields.get('envelope')
+        return '' if value is None or value == '' else _address(value, 'envelope')
+
+    @property
+    def recipient(self) -> str:
+        return _address(self.fields.get('recipient'), 'recipient')
+
+    @property
+    def domain(self) -> str:
+        """The recipient's domain, in lower case."""
+        return split_address(self.recipient)[1].lower()
+
+    @property
+    def mime(self) -> bytes:
+        """The message with CRLF line ends, the last line ended. DocumentError when there is none."""
+        value = self.fields.get('mime')
+        if isinstance(value, dict):
+            raise DocumentError('"mime" is an object, which this version of mqlite cannot turn into a message')
+        if not isinstance(value, str) or not value:
+            raise DocumentError('"mime" is missing')
+        try:
+            return normalise(value.encode('utf-8', 'surrogateescape'))
+        except UnicodeEncodeError:
+            raise DocumentError('"mime" has characters that are not Unicode text (lone surrogates)') from None
+
+    @property
+    def not_before(self) -> float:
+        """When the next attempt may be made, seconds since 1970; 0 for at once."""
+        value = self.fields.get('nextattempt')
+        if value is None:
+            return 0.0
+        if not isinstance(value, dict):
+            raise DocumentError('"nextattempt" must be an object with a "time"')
+        return 0.0 if value.get('time') is None else _moment(value['time'], 'nextattempt.time')
+
+    @property
+    def deadline(self) -> float | None:
+        """`maxdelivertime`, seconds since 1970."""
+        value = self.fields.get('maxdelivertime')
+        return None if value is None else _moment(value, 'maxdelivertime')
+
+    @property
+    def max_attempts(self) -> int | None:
+        value = self.fields.get('maxattempts')
+        return None if value is None else _number(value, 'maxattempts')
+
+    @property
+    def retries(self) -> list[int] | None:
+        """Seconds between attempts."""
+        value = self.fields.get('retries')
+        if value is None:
+            return None
+        if isinstance(value, list) and value:
+            return [_number(item, 'retries') for item in value]
+        raise DocumentError('"retries" must be an array of seconds')
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The results of the attempts so far, oldest first."""
+        value = self.fields.get('results')
+        if value is None:
+            return []
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return value
+        raise DocumentError('"results" must be an array of objects')
+
+    @property
+    def first_attempt(self) -> float | None:
+        """When the first attempt ended, seconds since 1970."""
+        return _moment(self.attempts[0].get('time'), 'results[0].time') if self.attempts else None
+
+    @property
+    def smarthost(self) -> Smarthost | None:
+        value = self.fields.get('smarthost')
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get('hostname'), str) or not value['hostname']:
+            raise DocumentError('"smarthost" must be an object with a "hostname"')
+        port = _number(value.get('port') or 25, 'smarthost.port')
+        if not 0 < port < 65536:
+            raise DocumentError('"smarthost.port" must be from 1 to 65535')
+        return Smarthost(value['hostname'], port)
+
+    @property
+    def ips(self) -> list[str] | None:
+        """Local addresses to send from."""
+        value = self.fields.get('ips')
+        if value is None:
+            return None
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+        raise DocumentError('"ips" must be an array of addresses')
+
+    @property
+    def priority(self) -> int:
+        value = self.fields.get('priority')
+        return 0 if value is None else min(_number(value, 'priority'), 255)
+
+    def queue(self, kind: str, default: str) -> str:
+        """The queue for one of RESULT_KINDS: the document's own, '' for none, or the default."""
+        queues = self.fields.get('queues')
+        if queues is None or (isinstance(queues, dict) and kind not in queues):
+            return default
+        name = queues[kind] if isinstance(queues, dict) else queues
+        if name is None:
+            return ''
+        if isinstance(queues, dict) and isinstance(name, str):
+            return name
+        raise DocumentError('"queues" must be an object with names of queues')
+
+    def result_fields(self) -> dict[str, Any]:
+        """What goes to the result queues: all properties, the MIME only when `keepmime` asks for it."""
+        if self.fields.get('keepmime'):
+            return self.fields
+        return {name: value for name, value in self.fields.items() if name != 'mime'}
+
+
+def due_time(body: bytes) -> float:
+    """The `nextattempt` of a document, seconds since 1970; 0 for at once, and for what is no valid document."""
+    if b'"nextattempt"' not in body:
+        return 0.0
+    try:
+        return Document.decode(body).not_before
+    except DocumentError:
+        return 0.0
+
+
+def _address(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise DocumentError(f'"{name}" is missing')
+    try:
+        check_address(value)
+    except SyntaxFault as fault:
+        raise DocumentError(f'"{name}": {fault}') from None
+    return value
+
+
+def _moment(value: object, name: str) -> float:
+    try:
+        return parse_moment(value)
+    except ValueError as error:
+        raise DocumentError(f'"{name}": {error}') from None
+
+
+def _number(value: object, name: str) -> int:
+    """A whole number from 0; numbers in quotes are common in documents written by scripts."""
+    if isinstance(value, str) and value.isdigit() and len(value) < 12:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST_NUMBER:
+        raise DocumentError(f'"{name}" must be a whole number')
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f'{name} is not JSON')

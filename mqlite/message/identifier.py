@@ -1,0 +1,46 @@
+"""Identifiers of messages, unique over time and over servers; and the moments in JSON. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from datetime import datetime, timezone
+
+_DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
+_MOMENT = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d')
+
+
+class Identifiers:
+    """A source of identifiers: server, start of the process, a random part, and a count.
+
+    `now`: seconds since 1970. `entropy`: a random number that tells apart processes that start in the same second.
+    """
+
+    def __init__(self, server_id: str, now: float, entropy: int) -> None:
+        self._prefix = f'{server_id}{base36(int(now))}{base36(entropy % 36 ** 4)}-'
+        self._count = itertools.count(1)
+
+    def next(self) -> str:
+        return self._prefix + base36(next(self._count))
+
+
+def base36(number: int) -> str:
+    """A number >= 0 in digits and lower case letters."""
+    text = ''
+    while True:
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+        if not number:
+            return text
+
+
+def format_moment(seconds: float) -> str:
+    """Seconds since 1970 as `YYYY-MM-DD HH:MM:SS`, UTC."""
+    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
+
+
+def parse_moment(text: object) -> float:
+    """The other way round; ValueError for anything else."""
+    if not isinstance(text, str) or not _MOMENT.fullmatch(text):
+        raise ValueError('a time must be "YYYY-MM-DD HH:MM:SS" (UTC)')
+    return datetime.strptime(text, '%Y-%m-%d %H:%M:%S').replace(tzinfo=timezone.utc).timestamp()

@@ -1,0 +1,62 @@
+"""The result of one delivery attempt, as it is appended to the document's `results`. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mqlite.message.identifier import format_moment
+
+#: Where an attempt can end. Only the states that this version can reach.
+STATES = ('process', 'dns', 'bind', 'connect', 'intro', 'ehlo', 'helo', 'starttls', 'handshake', 'mailfrom', 'rcptto',
+          'data', 'message')
+
+#: How: accepted (only with `message`), timeout, lost, invalid (not an SMTP answer), error.
+RESULTS = ('accepted', 'timeout', 'lost', 'invalid', 'error')
+
+
+@dataclass
+class Connected:
+    """What is known once there is a TCP connection."""
+
+    mta: str  # the name in the peer's greeting
+    source: str  # our address
+    target: str  # the peer's address
+    messages: int  # sent over this connection so far
+    sent_connection: int  # bytes
+    sent_data: int  # bytes of MIME, as they went over the wire
+    cipher: tuple[str, str, int] | None  # name, protocol version, secret bits
+
+
+@dataclass
+class Result:
+    """One attempt. `permanent`: trying again gives the same answer."""
+
+    state: str
+    result: str
+    permanent: bool = False
+    code: int | None = None
+    status: str = ''
+    description: str = ''
+    dsn: bool | None = None  # on success: the peer has the DSN extension
+    connected: Connected | None = None
+
+    def fields(self, now: float) -> dict[str, Any]:
+        """The entry in `results`; `now`: seconds since 1970."""
+        entry: dict[str, Any] = {'state': self.state, 'result': self.result, 'time': format_moment(now)}
+        link = self.connected
+        if link is not None:
+            entry.update({'mta': link.mta, 'from': link.source, 'to': link.target, 'messages': link.messages,
+                          'sent': {'connection': link.sent_connection, 'data': link.sent_data}})
+            if link.cipher is not None:
+                name, version, bits = link.cipher
+                entry['cipher'] = {'name': name, 'version': version, 'bits': bits}
+        if self.code is not None:
+            entry['code'] = self.code
+        if self.status:
+            entry['status'] = self.status
+        if self.dsn is not None:
+            entry['dsn'] = self.dsn
+        if self.description:
+            entry['description'] = self.description
+        return entry

@@ -1,0 +1,92 @@
+"""From received bytes to kept messages: one JSON document per recipient, published, answered when kept.
+
+Both ways in use this: a session of the SMTP server, and the sendmail command. What a received message must have is the
+same for both: our Received line, x-mq-* headers taken out, an identifier per recipient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from typing import Any
+
+from mqlite.loop.clock import Clock
+from mqlite.message.document import Document, DocumentError, encode_each
+from mqlite.message.headers import Trace, extract, received_header
+from mqlite.message.identifier import Identifiers, format_moment
+from mqlite.queues.contract import Message, QueueError, Store
+from mqlite.smtp.reply import format_reply, reply
+from mqlite.smtp.session import Session
+
+
+@dataclass(frozen=True)
+class ReceiverConfig:
+    """What the receiver needs to know."""
+
+    hostname: str
+    inbox: str  # the queue; '' discards
+    extract_headers: bool
+
+
+class Receiver:
+    """Keeps messages on the inbox queue; without an inbox they are discarded."""
+
+    def __init__(self, clock: Clock, store: Store, identifiers: Identifiers, config: ReceiverConfig) -> None:
+        self._clock = clock
+        self._store = store
+        self._identifiers = identifiers
+        self._config = config
+        self._second = -1
+        self._date = self._moment = ''  # this second in the notation of mail, and of JSON
+
+    async def receive(self, session: Session, data: bytes) -> bytes:
+        """The reply to the final dot of an SMTP session: 250 when the message is kept."""
+        if self._store.trouble is not None:
+            return reply('queue-trouble')
+        recipients, local = session.recipients or [], session.local
+        trace = Trace(session.helo, session.client, 'ESMTP' if session.esmtp else 'SMTP')
+        origin = {'connection': {'local-ip': local[0], 'local-port': local[1], 'remote-ip': session.client,
+                                 'remote-port': session.client_port, 'secure': False}}
+        try:
+            names = await self.keep(session.sender or '', recipients, data, trace, origin, session.may_relay)
+        except DocumentError as error:
+            return format_reply(550, '5.6.0', str(error))
+        except QueueError:
+            return reply('queue-trouble')
+        return format_reply(250, '', 'Ok, your message has been queued using the following identifiers:',
+                            *(f'{name} for {recipient}' for name, recipient in zip(names, recipients)))
+
+    async def keep(self, sender: str, recipients: Sequence[str], data: bytes, trace: Trace, origin: dict[str, Any],
+                   trusted: bool) -> list[str]:
+        """Publish one document per recipient and wait until all are kept; their identifiers.
+
+        `data` has CRLF line ends. `origin` is the property that says where the message came from. `trusted`: its
+        x-mq-* headers are obeyed; otherwise they are only removed. DocumentError: a header asks for what cannot be.
+        """
+        self._look_at_clock()
+        config, moment = self._config, self._moment
+        mime, properties = extract(data) if config.extract_headers else (data, {})
+        if not trusted:
+            properties = {}
+        base = self._identifiers.next()
+        names = [base] if len(recipients) == 1 else [f'{base}-{n}' for n in range(1, len(recipients) + 1)]
+        mime = received_header(trace, config.hostname, base, recipients[0] if len(recipients) == 1 else '',
+                               self._date) + mime
+        documents = [{'envelope': sender, 'recipient': recipient, 'message-id': name, 'received': moment,
+                      'hostname': config.hostname, **origin, **properties}
+                     for name, recipient in zip(names, recipients)]
+        if config.inbox:
+            first = Document(documents[0])
+            due, priority = (first.not_before, first.priority) if properties else (0.0, 0)
+            await self._store.publish([Message(config.inbox, body, priority, due)
+                                       for body in encode_each(documents, mime)])
+        return names
+
+    def _look_at_clock(self) -> None:
+        now = self._clock.time()
+        if int(now) != self._second:
+            self._second = int(now)
+            self._moment = format_moment(now)
+            self._date = format_datetime(datetime.fromtimestamp(self._second, timezone.utc))

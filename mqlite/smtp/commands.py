@@ -1,0 +1,219 @@
+"""THE VERB TABLE: every SMTP command of the server, with its syntax, its check and what it does. Pure.
+
+A command goes through three steps. `check` parses the argument and tests the state, changes nothing, and raises
+Refused. Then whoever has a say is asked (plugins, by the driver). `proceed` has the effect, and gives the reply; it
+cannot fail. HELP is made from the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
+from mqlite.smtp.reply import format_reply, reply
+from mqlite.smtp.session import Refused, Session
+
+LINE_LIMIT = 2048  # octets with CRLF; RFC 5321 4.5.3.1.4 says 512, parameters may need more (RFC 3461: 500 each)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the verb table."""
+
+    syntax: str
+    check: Callable[[Session, str], Any]
+    proceed: Callable[[Session, Any], bytes]
+
+
+def answer(session: Session, line: bytes) -> bytes:
+    """The reply to one line as it was received, with its line end."""
+    try:
+        command, argument = parse_line(line)
+        return command.proceed(session, command.check(session, argument))
+    except Refused as refusal:
+        return session.failed(refusal.answer)
+
+
+def parse_line(line: bytes) -> tuple[Command, str]:
+    """The row of the table and the argument, stripped. Refused when there is no such command."""
+    if line[-2:] != b'\r\n' or b'\r' in line[:-2]:
+        raise Refused('bad-line-end')
+    try:
+        verb, _, argument = line[:-2].decode('ascii').partition(' ')
+    except UnicodeDecodeError:
+        raise Refused('unknown-command') from None
+    command = COMMANDS.get(verb.upper())
+    if command is None:
+        raise Refused('unknown-command')
+    return command, argument.strip()
+
+
+# EHLO and HELO
+
+def _check_hello(session: Session, argument: str) -> str:
+    try:
+        check_helo(argument)
+    except SyntaxFault:
+        raise Refused('syntax', 'EHLO hostname, or EHLO [address]') from None
+    return argument
+
+
+def _proceed_ehlo(session: Session, name: str) -> bytes:
+    session.hello(name, esmtp=True)
+    return format_reply(250, '', f'{session.hostname} greets {name}', 'PIPELINING', f'SIZE {session.limits.size}',
+                        '8BITMIME', 'ENHANCEDSTATUSCODES', 'HELP')
+
+
+def _proceed_helo(session: Session, name: str) -> bytes:
+    session.hello(name, esmtp=False)
+    return format_reply(250, '', f'{session.hostname} greets {name}')
+
+
+# MAIL
+
+def _check_mail(session: Session, argument: str) -> str:
+    if not session.helo:
+        raise Refused('hello-first')
+    if session.sender is not None:
+        raise Refused('nested-mail')
+    sender, parameters = _path(argument, 'FROM:', 'bad-sender')
+    for name, value in parameters.items():
+        check = _MAIL_PARAMETERS.get(name)
+        if check is None or not session.esmtp:
+            raise Refused('bad-parameter', name)
+        check(session, value)
+    return sender
+
+
+def _check_size(session: Session, value: str) -> None:
+    """RFC 1870: the client declares the size, so that we can refuse before it has sent everything."""
+    if not value.isdigit() or len(value) > 20:
+        raise Refused('syntax', 'SIZE=number of bytes')
+    if int(value) > session.limits.size:
+        raise Refused('too-large', session.limits.size)
+
+
+def _check_body(session: Session, value: str) -> None:
+    """RFC 6152. Both kinds are kept as they come, so there is nothing to remember."""
+    if value.upper() not in ('7BIT', '8BITMIME'):
+        raise Refused('syntax', 'BODY=7BIT or BODY=8BITMIME')
+
+
+_MAIL_PARAMETERS: dict[str, Callable[[Session, str], None]] = {
+    'SIZE': _check_size,
+    'BODY': _check_body,
+}
+
+
+def _proceed_mail(session: Session, sender: str) -> bytes:
+    session.begin(sender)
+    return reply('sender-ok')
+
+
+# RCPT
+
+def _check_rcpt(session: Session, argument: str) -> str:
+    if session.recipients is None:
+        raise Refused('mail-first' if session.helo else 'hello-first')
+    recipient, parameters = _path(argument, 'TO:', 'bad-recipient')
+    if not recipient:
+        raise Refused('bad-recipient', 'a recipient cannot be empty')
+    if parameters:
+        raise Refused('bad-parameter', next(iter(parameters)))
+    if not session.may_relay:
+        raise Refused('relay-denied', session.client)
+    if len(session.recipients) >= session.limits.recipients:
+        raise Refused('too-many-rcpts')
+    return recipient
+
+
+def _proceed_rcpt(session: Session, recipient: str) -> bytes:
+    assert session.recipients is not None
+    session.recipients.append(recipient)
+    return reply('recipient-ok')
+
+
+# DATA
+
+def _check_data(session: Session, argument: str) -> None:
+    if argument:
+        raise Refused('syntax', 'DATA')
+    if session.recipients is None:
+        raise Refused('mail-first' if session.helo else 'hello-first')
+    if not session.recipients:
+        raise Refused('no-recipients')
+
+
+def _proceed_data(session: Session, _parsed: None) -> bytes:
+    session.receiving = True
+    return reply('start-data')
+
+
+# the small ones
+
+def _check_nothing(session: Session, argument: str) -> None:
+    """Any argument is fine, and ignored (RFC 5321 4.1.1.9 for NOOP)."""
+
+
+def _check_no_argument(session: Session, argument: str) -> None:
+    if argument:
+        raise Refused('syntax', 'this command takes no argument')
+
+
+def _check_argument(session: Session, argument: str) -> None:
+    if not argument:
+        raise Refused('syntax', 'VRFY name')
+
+
+def _check_unsupported(session: Session, argument: str) -> None:
+    raise Refused('not-implemented')
+
+
+def _proceed_rset(session: Session, _parsed: None) -> bytes:
+    session.reset()
+    return reply('reset')
+
+
+def _proceed_noop(session: Session, _parsed: None) -> bytes:
+    return reply('ok')
+
+
+def _proceed_vrfy(session: Session, _parsed: None) -> bytes:
+    return reply('cannot-verify')
+
+
+def _proceed_help(session: Session, _parsed: None) -> bytes:
+    return format_reply(214, '2.0.0', 'Commands:', *(row.syntax for row in COMMANDS.values() if row.syntax))
+
+
+def _proceed_quit(session: Session, _parsed: None) -> bytes:
+    session.ended = True
+    return reply('bye')
+
+
+def _path(argument: str, prefix: str, refusal: str) -> tuple[str, dict[str, str]]:
+    """`FROM:<address> [parameters]`; a space after the colon is common and harmless."""
+    if argument[:len(prefix)].upper() != prefix:
+        raise Refused('syntax', f'{"MAIL" if prefix == "FROM:" else "RCPT"} {prefix}<address>')
+    try:
+        return parse_path(argument[len(prefix):].lstrip())
+    except SyntaxFault as fault:
+        raise Refused(refusal, fault) from None
+
+
+#   verb             syntax                              check               proceed
+COMMANDS: dict[str, Command] = {
+    'EHLO': Command('EHLO hostname',                     _check_hello,       _proceed_ehlo),
+    'HELO': Command('HELO hostname',                     _check_hello,       _proceed_helo),
+    'MAIL': Command('MAIL FROM:<address> [SIZE= BODY=]', _check_mail,        _proceed_mail),
+    'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt),
+    'DATA': Command('DATA',                              _check_data,        _proceed_data),
+    'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
+    'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop),
+    'VRFY': Command('VRFY name',                         _check_argument,    _proceed_vrfy),
+    'HELP': Command('HELP',                              _check_nothing,     _proceed_help),
+    'QUIT': Command('QUIT',                              _check_no_argument, _proceed_quit),
+    'EXPN': Command('',                                  _check_unsupported, _proceed_noop),
+    'TURN': Command('',                                  _check_unsupported, _proceed_noop),
+}

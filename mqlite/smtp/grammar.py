@@ -1,0 +1,117 @@
+"""The grammar of SMTP command arguments: paths, addresses, parameters. Pure.
+
+Sources: RFC 5321 section 4.1.2 (paths, mailboxes, parameters) and 4.5.3.1 (sizes), RFC 1870 (SIZE), RFC 6152
+(8BITMIME). Input is what follows the verb, without CRLF. Anything outside the grammar raises SyntaxFault with a text
+for the client; nothing else is raised. Addresses are ASCII here: SMTPUTF8 is not offered.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from mqlite.errors import PermanentError
+
+LOCAL_PART_LIMIT = 64  # octets, RFC 5321 4.5.3.1.1
+DOMAIN_LIMIT = 255  # octets, RFC 5321 4.5.3.1.2
+PATH_LIMIT = 256  # octets with the angle brackets, RFC 5321 4.5.3.1.3
+
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+_LABEL = r'[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?'
+_DOT_STRING = rf'{_ATEXT}+(?:\.{_ATEXT}+)*'
+_QUOTED = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
+_DOMAIN = rf'{_LABEL}(?:\.{_LABEL})*'
+_LITERAL = r'\[[\x21-\x5a\x5e-\x7e]+\]'
+
+_ADDRESS = re.compile(rf'({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})')
+_DOMAIN_ONLY = re.compile(rf'{_DOMAIN}')
+_SOURCE_ROUTE = re.compile(rf'@{_DOMAIN}(?:,@{_DOMAIN})*:')
+_PATH = re.compile(r'<((?:[^<>"]|"(?:[^"\\]|\\.)*")*)>(?: (.*))?')
+_PARAMETER = re.compile(r'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]*))?')
+
+
+class SyntaxFault(PermanentError):
+    """The client's fault: what it sent is not in the grammar."""
+
+
+def parse_path(text: str) -> tuple[str, dict[str, str]]:
+    """`<path> [parameters]` as (address, parameters); the address is '' for the null reverse-path `<>`.
+
+    Parameter names come out in upper case; one without a value has ''. A source route is dropped (RFC 5321 appendix C).
+    """
+    match = _PATH.fullmatch(text)
+    if match is None:
+        raise SyntaxFault('the address must stand in angle brackets')
+    path, rest = match.groups()
+    if len(path) + 2 > PATH_LIMIT:
+        raise SyntaxFault(f'the path is longer than {PATH_LIMIT} octets')
+    route = _SOURCE_ROUTE.match(path)
+    address = path[route.end():] if route else path
+    if address:
+        check_address(address)
+    elif route:
+        raise SyntaxFault('the address is missing')
+    return address, parse_parameters(rest or '')
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """`NAME[=value] ...` with the names in upper case. Each may stand there once."""
+    parameters: dict[str, str] = {}
+    for word in text.split():
+        match = _PARAMETER.fullmatch(word)
+        if match is None:
+            raise SyntaxFault(f'bad parameter {printable(word)}')
+        name = match.group(1).upper()
+        if name in parameters:
+            raise SyntaxFault(f'parameter {name} given twice')
+        parameters[name] = match.group(2) or ''
+    return parameters
+
+
+def check_address(address: str) -> None:
+    """SyntaxFault unless it is `local-part@domain` or `local-part@[literal]`."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        if '@' not in address:
+            raise SyntaxFault('the address has no domain')
+        raise SyntaxFault('the address is not valid')
+    local, domain = match.groups()
+    if len(local) > LOCAL_PART_LIMIT:
+        raise SyntaxFault(f'the local part is longer than {LOCAL_PART_LIMIT} octets')
+    if len(domain) > DOMAIN_LIMIT:
+        raise SyntaxFault(f'the domain is longer than {DOMAIN_LIMIT} octets')
+    if domain.startswith('['):
+        parse_literal(domain)
+
+
+def parse_literal(domain: str) -> str:
+    """The address inside `[192.0.2.1]` or `[IPv6:2001:db8::1]`, in canonical form (RFC 5321 4.1.3)."""
+    inner = domain[1:-1]
+    try:
+        if inner[:5].upper() == 'IPV6:':
+            return str(ipaddress.IPv6Address(inner[5:]))
+        return str(ipaddress.IPv4Address(inner))
+    except ValueError:
+        raise SyntaxFault('the address literal is not valid') from None
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """(local part, domain) of a valid address; ('', '') for the null sender."""
+    local, _, domain = address.rpartition('@')
+    return local, domain
+
+
+def check_helo(text: str) -> None:
+    """SyntaxFault unless it is a domain or an address literal. Names without a dot are common and pass."""
+    if len(text) > DOMAIN_LIMIT:
+        raise SyntaxFault(f'the name is longer than {DOMAIN_LIMIT} octets')
+    if text.startswith('[') and text.endswith(']'):
+        parse_literal(text)
+    elif _DOMAIN_ONLY.fullmatch(text.rstrip('.')) is None:
+        raise SyntaxFault('not a host name or address literal')
+
+
+def printable(text: str, limit: int = 60) -> str:
+    """Text from outside, made fit for a reply or a log line: control and non-ASCII characters escaped, bounded."""
+    shown = ''.join(c if ' ' <= c <= '~' else f'\\x{ord(c):02x}' for c in text[:limit])
+    return shown + '...' if len(text) > limit else shown

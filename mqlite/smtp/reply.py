@@ -1,0 +1,124 @@
+"""SMTP replies: the ones we give, as one table, and a parser for the ones we get. Pure.
+
+Sources: RFC 5321 4.2 (codes, multi-line form, 4.5.3.1.5 line length), RFC 3463 and RFC 5248 (enhanced status codes,
+IANA registry). A text that is formatted gets its values through `text()`, which keeps CR, LF and NUL out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mqlite.errors import MqliteError
+from mqlite.smtp.grammar import printable
+
+LINE_LIMIT = 4096  # octets of one reply line; RFC 5321 says 512, servers exceed it
+LINES_LIMIT = 256  # lines of one reply
+
+#   name                 code status   text
+REPLIES = {
+    'ok':               (250, '2.0.0', 'Ok'),
+    'sender-ok':        (250, '2.1.0', 'Sender ok'),
+    'recipient-ok':     (250, '2.1.5', 'Recipient ok'),
+    'reset':            (250, '2.0.0', 'Flushed'),
+    'bye':              (221, '2.0.0', 'Bye'),
+    'cannot-verify':    (252, '2.5.0', 'Cannot verify a user, but will take mail for delivery'),
+    'start-data':       (354, '',      'End data with <CR><LF>.<CR><LF>'),
+    'shutdown':         (421, '4.3.2', 'The server is shutting down, try again later'),
+    'timeout':          (421, '4.4.2', 'Too slow, closing the connection'),
+    'too-many-errors':  (421, '4.7.0', 'Too many errors, closing the connection'),
+    'too-busy':         (421, '4.7.0', 'Too many connections, try again later'),
+    'not-kept':         (451, '4.3.0', 'The message could not be kept, try again later'),
+    'too-many-rcpts':   (452, '4.5.3', 'Too many recipients'),
+    'queue-trouble':    (452, '4.3.1', 'The queue cannot take messages now, try again later'),
+    'line-too-long':    (500, '5.5.6', 'Line too long'),
+    'bad-line-end':     (500, '5.5.2', 'A line must end with <CR><LF>'),
+    'unknown-command':  (500, '5.5.2', 'Command not recognized'),
+    'syntax':           (501, '5.5.4', 'Syntax: {}'),
+    'bad-sender':       (501, '5.1.7', 'Bad sender address: {}'),
+    'bad-recipient':    (501, '5.1.3', 'Bad recipient address: {}'),
+    'not-implemented':  (502, '5.5.1', 'Command not implemented'),
+    'hello-first':      (503, '5.5.1', 'Say EHLO or HELO first'),
+    'nested-mail':      (503, '5.5.1', 'A transaction is under way already'),
+    'mail-first':       (503, '5.5.1', 'Say MAIL FROM first'),
+    'rcpt-first':       (503, '5.5.1', 'Say RCPT TO first'),
+    'no-recipients':    (554, '5.5.1', 'No valid recipients'),
+    'relay-denied':     (550, '5.7.1', 'Relaying is not allowed for {}'),
+    'bare-line-end':    (550, '5.5.2', 'The message has a bare <CR> or <LF>; lines must end with <CR><LF>'),
+    'too-large':        (552, '5.3.4', 'The message is larger than {} bytes'),
+    'bad-parameter':    (555, '5.5.4', 'Parameter {} not recognized'),
+}
+
+
+class BadReply(MqliteError):
+    """The peer's fault: what it sent is not an SMTP reply."""
+
+
+def reply(name: str, *values: object) -> bytes:
+    """One of ours, by its name in the table, ready to send."""
+    if not values:
+        return _READY[name]
+    code, status, text = REPLIES[name]
+    return format_reply(code, status, text.format(*(printable(str(value), 256) for value in values)))
+
+
+def format_reply(code: int, status: str, *lines: str) -> bytes:
+    """A reply of one or more lines; the status (may be empty) stands in each of them."""
+    prefix = f'{status} ' if status else ''
+    texts = [f'{code}-{prefix}{line}' for line in lines[:-1]] + [f'{code} {prefix}{lines[-1]}']
+    return ('\r\n'.join(texts) + '\r\n').encode('ascii', 'backslashreplace')
+
+
+_READY = {name: format_reply(*row) for name, row in REPLIES.items()}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply of a server: code, enhanced status code ('' when it gave none), and its lines without both."""
+
+    code: int
+    status: str
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return ' '.join(self.lines)
+
+
+_LINE = re.compile(r'([2-5][0-9]{2})(?:([ -])(.*))?', re.DOTALL)
+_STATUS = re.compile(r'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)')
+
+
+class ReplyReader:
+    """Puts the lines of one reply together."""
+
+    def __init__(self) -> None:
+        self._code = 0
+        self._lines: list[str] = []
+
+    def feed(self, line: bytes) -> Reply | None:
+        """Take one line with its line end; the reply when it is complete. BadReply when it is none."""
+        text = line.rstrip(b'\r\n').decode('utf-8', 'replace')
+        match = _LINE.fullmatch(text)
+        if match is None:
+            raise BadReply(f'not an SMTP reply: {printable(text)}')
+        code, separator, rest = int(match.group(1)), match.group(2), match.group(3) or ''
+        if self._lines and code != self._code:
+            raise BadReply(f'the reply changes its code from {self._code} to {code}')
+        if len(self._lines) >= LINES_LIMIT:
+            raise BadReply(f'the reply has more than {LINES_LIMIT} lines')
+        self._code = code
+        self._lines.append(rest)
+        if separator == '-':
+            return None
+        lines, self._lines = self._lines, []
+        return _assemble(code, lines)
+
+
+def _assemble(code: int, lines: list[str]) -> Reply:
+    match = _STATUS.match(lines[-1])
+    if match is None or match.group(1)[0] != str(code)[0]:
+        return Reply(code, '', tuple(lines))
+    status = match.group(1)
+    texts = [line[len(status):].lstrip() if line.startswith(status) else line for line in lines]
+    return Reply(code, status, tuple(texts))

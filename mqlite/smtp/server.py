@@ -1,0 +1,149 @@
+"""The SMTP server's driver: streams in, conversations, and the end of both. It awaits; it parses nothing.
+
+    accept -> greet -> { line -> commands.answer } ... DATA -> DataReader -> receive() -> reply ... QUIT
+
+Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
+`receive` decides what becomes of a message, and is awaited: its reply means "kept". Limits: `connections` at once, the
+Limits of the session, `timeout` seconds for each command and each piece of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Callable
+
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
+from mqlite.loop.sync import Signal
+from mqlite.loop.task import Cancelled, Task, Timeout
+from mqlite.loop.tls import TlsError
+from mqlite.smtp.commands import LINE_LIMIT, answer
+from mqlite.smtp.framing import DataReader, has_bare_line_ends
+from mqlite.smtp.reply import reply
+from mqlite.smtp.session import Limits, Session
+
+LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What the server needs to know."""
+
+    hostname: str
+    limits: Limits
+    timeout: float  # seconds
+    connections: int  # at once; 0 for no limit
+    may_relay: Callable[[str], bool]
+
+
+class SmtpServer:
+    """All sessions of one reactor."""
+
+    def __init__(self, reactor: Reactor, config: ServerConfig,
+                 receive: Callable[[Session, bytes], Awaitable[bytes]]) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._receive = receive
+        self._tasks: dict[Task[None], Session] = {}
+        self._ended = Signal(reactor)
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def accept(self, stream: Stream) -> None:
+        """Serve a client that has just connected."""
+        config = self._config
+        address, port = stream.peer
+        if config.connections and len(self._tasks) >= config.connections:
+            stream.write(reply('too-busy'))
+            self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp refusal')
+            return
+        session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits)
+        task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
+        self._tasks[task] = session
+
+    async def stop(self, seconds: float) -> None:
+        """End the sessions: idle ones with 421 now, those that send a message after it, all within `seconds`."""
+        self._stopping = True
+        for task, session in list(self._tasks.items()):
+            if not session.receiving:
+                task.cancel()
+        timer = self._reactor.call_later(seconds, self._end_all)
+        while self._tasks:
+            await self._ended.wait()
+        timer.cancel()
+
+    def _end_all(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _serve(self, stream: Stream, session: Session) -> None:
+        task = self._reactor.current
+        last_words = b''
+        try:
+            await self._converse(stream, session)
+        except Timeout:
+            last_words = reply('timeout')
+        except Cancelled:
+            last_words = reply('shutdown')
+        except (ConnectionLost, TlsError):
+            pass  # the client has gone: what it had not finished was never accepted
+        finally:
+            del self._tasks[task]  # type: ignore[arg-type]
+            self._ended.notify()
+            if last_words and not stream.lost:
+                stream.write(last_words)
+                self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp farewell')
+            else:
+                stream.close()
+
+    async def _converse(self, stream: Stream, session: Session) -> None:
+        timeout = self._config.timeout
+        stream.write(session.greeting())
+        stream.expire_in(timeout)
+        while not session.ended:
+            try:
+                line = stream.next_line(LINE_LIMIT)
+            except LineTooLong:
+                await self._skip_line(stream)
+                stream.write(session.failed(reply('line-too-long')))
+                continue
+            if line is None:
+                await stream.wait_bytes()
+                continue
+            stream.write(answer(session, line))
+            stream.expire_in(timeout)
+            if session.receiving:
+                stream.write(await self._receive_data(stream, session))
+                session.reset()
+                if self._stopping:
+                    raise Cancelled
+        stream.flush()
+
+    async def _receive_data(self, stream: Stream, session: Session) -> bytes:
+        """Read the data to its end; the reply to it."""
+        reader = DataReader(session.limits.size)
+        rest = reader.feed(stream.take())
+        while rest is None:
+            await stream.wait_bytes()
+            stream.expire_in(self._config.timeout)
+            rest = reader.feed(stream.take())
+        stream.put_back(rest)
+        if reader.too_large:
+            return session.failed(reply('too-large', session.limits.size))
+        data = reader.body()
+        if has_bare_line_ends(data):
+            return session.failed(reply('bare-line-end'))
+        return await self._receive(session, data)
+
+    async def _skip_line(self, stream: Stream) -> None:
+        """Drop input up to the end of the line that is too long; the command's time limit goes on."""
+        while True:
+            data = stream.take()
+            end = data.find(b'\n') + 1
+            if end:
+                stream.put_back(data[end:])
+                return
+            await stream.wait_bytes()
