@@ -29,7 +29,7 @@ from types import MappingProxyType
 from typing import NamedTuple, cast
 
 from mqlite.errors import ConfigError
-from mqlite.settings_kinds import SECRET, Network, split_urls
+from mqlite.settings_kinds import FLAG, SECRET, Network, split_urls
 from mqlite.settings_table import (
     ALIASES,
     BROKERS_NOT_YET,
@@ -185,6 +185,12 @@ def load(
     settings = Settings({setting.name: _winner(setting, given) for setting in SETTINGS})
     problems += _not_yet(given)
     return settings, problems
+
+
+def is_flag(key: str) -> bool:
+    """Whether the setting is a boolean, which may stand on the command line without a value."""
+    setting = _BY_NAME.get(ALIASES.get(key, key))
+    return setting is not None and setting.kind is FLAG
 
 
 def has_errors(problems: Iterable[Problem]) -> bool:

@@ -1,0 +1,166 @@
+"""The daemon: what is wired to what, the start, and the stop.
+
+Start: log, lock, ports, then the user is changed, then the queue is opened and served. Whatever fails before the first
+client is greeted is a ConfigError with one line for the operator, and nothing has happened.
+
+Stop (SIGTERM, SIGINT): the ports close; idle sessions get 421; messages that are being received or sent are finished,
+for at most STOP_SECONDS; what was not finished goes back to its queue; the queue is closed. A second signal ends the
+process at once, which is safe at any moment: nothing is acknowledged before it is kept.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import secrets
+import traceback
+
+from mqlite import __version__
+from mqlite.delivery.attempt import Dialler
+from mqlite.delivery.engine import Engine, EngineConfig
+from mqlite.delivery.retry import RetryPolicy
+from mqlite.delivery.route import RouteConfig
+from mqlite.dns.resolver import Resolver, ResolverConfig
+from mqlite.errors import ConfigError
+from mqlite.host import become_user, host_name, take_lock
+from mqlite.log import Log
+from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, Listener
+from mqlite.loop.reactor import STOP_SIGNALS, Reactor
+from mqlite.loop.task import Waiter
+from mqlite.loop.tls import client_context
+from mqlite.message.identifier import Identifiers
+from mqlite.queues.contract import Store
+from mqlite.queues.open import open_store
+from mqlite.receive import Receiver, ReceiverConfig
+from mqlite.settings import Settings
+from mqlite.smtp.server import ServerConfig, SmtpServer
+from mqlite.smtp.session import Limits
+
+STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
+_LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'))
+_KNOWN_CLIENTS = 10000  # client addresses for which the answer of may_relay is remembered
+
+
+class Daemon:
+    """One process: one reactor, one store, the server and the delivery engine."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._reactor = Reactor(on_error=self._report)
+        self._hostname = host_name(settings.text('hostname'))
+        self._stop = Waiter[None](self._reactor)
+        self._store = open_store(self._reactor, settings.items('queue-address'), log.warning)
+        self._server = make_server(self._reactor, settings, self._store, self._hostname)
+        self._engine = make_engine(self._reactor, settings, self._store, self._hostname)
+        self._listeners: list[Listener] = []
+
+    def run(self) -> int:
+        """Serve until a signal; the exit status."""
+        settings = self._settings
+        lock = take_lock(settings.text('lock')) if settings.text('lock') else None
+        self._listen()
+        if settings.text('user'):
+            become_user(settings.text('user'))
+        for number in STOP_SIGNALS:
+            self._reactor.on_signal(number, self._signalled)
+        self._reactor.run(self._serve())
+        self._reactor.close()
+        if lock is not None:
+            os.close(lock)
+        return 0
+
+    def _listen(self) -> None:
+        chosen = self._settings.items('smtp-ip')
+        for address in chosen or ANY_ADDRESS:
+            for port in self._settings.ports('smtp-port'):
+                try:
+                    self._listeners.append(Listener(self._reactor, address, port, self._server.accept,
+                                                    self._log.warning))
+                except OSError as error:
+                    if not chosen and error.errno in NO_SUCH_FAMILY:
+                        continue
+                    raise ConfigError(f'cannot listen on {address} port {port}: {error.strerror}; '
+                                      f'check smtp-ip and smtp-port') from error
+
+    async def _serve(self) -> None:
+        await self._store.open()
+        self._engine.start()
+        for listener in self._listeners:
+            listener.start()
+            self._log.info(f'listening on {listener.address} port {listener.port}')
+        self._log.info(f'mqlite {__version__} is running as {self._hostname}, process {os.getpid()}')
+        await self._stop
+        for listener in self._listeners:
+            listener.close()
+        self._log.info(f'stopping: {len(self._server)} sessions')
+        await self._server.stop(STOP_SECONDS)
+        await self._engine.stop(STOP_SECONDS)
+        await self._store.close()
+        self._log.info('stopped')
+
+    def _signalled(self) -> None:
+        if self._stop.done:
+            self._log.warning('second signal: ending at once')
+            os._exit(1)
+        self._stop.set()
+
+    def _report(self, error: BaseException, where: str) -> None:
+        """A mistake of ours: one task or callback has ended, the others go on."""
+        frames = ' < '.join(f'{frame.name} {os.path.basename(frame.filename)}:{frame.lineno}'
+                            for frame in reversed(traceback.extract_tb(error.__traceback__)))
+        self._log.critical(f'internal error {where}: {error!r} in {frames}')
+
+
+def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> SmtpServer:
+    """The receiving side."""
+    identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
+    receiver = Receiver(reactor.clock, store, identifiers, ReceiverConfig(
+        hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract')))
+    return SmtpServer(reactor, ServerConfig(
+        hostname, Limits(size=settings.integer('smtp-maxsize')), settings.seconds('smtp-timeout'),
+        settings.integer('smtp-connections'), RelayRule(settings)), receiver.receive)
+
+
+def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> Engine:
+    """The sending side."""
+    resolver = Resolver(reactor, ResolverConfig(
+        timeout=settings.seconds('dns-timeout') or None, interval=settings.seconds('dns-interval') or None,
+        attempts=settings.integer('dns-attempts') or None, rotate=settings.flag('dns-rotate') or None,
+        min_ttl=settings.seconds('dns-min-ttl'), capacity=max(1, settings.integer('dns-capacity'))), random.Random())
+    queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
+    config = EngineConfig(
+        settings.text('rabbitmq-outbox'), queues,
+        RetryPolicy(settings.intervals('retry-interval'), settings.integer('max-attempts'),
+                    settings.seconds('max-delivertime')),
+        RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
+                    _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
+        settings.integer('smtp-connections'))
+    return Engine(reactor, store, Dialler(reactor, resolver, hostname, client_context()), config)
+
+
+def _server_of(settings: Settings, host: str, port: str) -> tuple[str, int] | None:
+    name = settings.text(host)
+    return (name, settings.integer(port)) if name and name != '0.0.0.0' else None
+
+
+class RelayRule:
+    """Which clients may relay: those in smtp-range.
+
+    Where smtp-auth is set, its installation relies on logins that this version cannot check; the range then was never
+    meant to be enough, so only this host may relay.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._networks = _LOOPBACK if settings.text('smtp-auth') else settings.networks('smtp-range')
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, client: str) -> bool:
+        answer = self._known.get(client)
+        if answer is None:
+            if len(self._known) >= _KNOWN_CLIENTS:
+                self._known.clear()
+            address = ipaddress.ip_address(client.partition('%')[0])
+            answer = self._known[client] = any(address in network for network in self._networks)
+        return answer

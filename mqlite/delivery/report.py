@@ -1,0 +1,76 @@
+"""What an attempt leads to: the messages for the result queues, and the document for the next attempt. Pure.
+
+    outcome        to the queues
+    delivered      results, success
+    given up       results, failure
+    tried again    the outbox (with `nextattempt`), retry
+
+A document that is not valid JSON cannot come back as itself: its text comes back as the property `invalid`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mqlite.message.document import Document, DocumentError
+from mqlite.message.identifier import format_moment
+from mqlite.message.result import Result
+from mqlite.queues.contract import Message
+
+#   outcome       kinds of queues
+_KINDS = {
+    'delivered': ('results', 'success'),
+    'given up':  ('results', 'failure'),
+    'again':     ('retry',),
+}
+_SHOWN_INVALID = 65536  # bytes of an unreadable document that come back
+
+
+def final(body: bytes, document: Document, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
+    """The messages for a result after which nothing is tried. `queues`: the configured queue of each kind."""
+    outcome = 'delivered' if result.result == 'accepted' else 'given up'
+    return _tell(_KINDS[outcome], _with_result(body, document, result, now), document, queues)
+
+
+def again(body: bytes, document: Document, result: Result, now: float, due: float, outbox: str,
+          queues: Mapping[str, str]) -> list[Message]:
+    """The document goes back to the outbox until `due`, and the retry queue is told."""
+    fields = _with_result(body, document, result, now)
+    fields['nextattempt'] = {**(fields.get('nextattempt') or {}), 'time': format_moment(due)}
+    whole = {**fields, 'mime': Document.decode(body).fields['mime']}
+    message = Message(outbox, Document(whole).encode(), document.priority, due)
+    return [message, *_tell(_KINDS['again'], fields, document, queues)]
+
+
+def unreadable(body: bytes, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
+    """For a body that is no document, or one whose properties have the wrong form: it is given up."""
+    try:
+        fields = Document.decode(body).fields
+    except DocumentError:
+        fields = {'invalid': body[:_SHOWN_INVALID].decode('utf-8', 'replace')}
+    earlier = fields.get('results')
+    fields['results'] = [*(earlier if isinstance(earlier, list) else []), result.fields(now)]
+    if not fields.get('keepmime'):
+        fields.pop('mime', None)
+    return _tell(_KINDS['given up'], fields, Document(fields), queues)
+
+
+def _with_result(body: bytes, document: Document, result: Result, now: float) -> dict[str, Any]:
+    """The document's properties with the result appended; the MIME only when `keepmime` asks for it."""
+    fields = {**document.fields, 'results': [*document.attempts, result.fields(now)]}
+    if fields.get('keepmime'):
+        fields['mime'] = Document.decode(body).fields.get('mime')
+    else:
+        fields.pop('mime', None)
+    return fields
+
+
+def _tell(kinds: tuple[str, ...], fields: dict[str, Any], document: Document,
+          queues: Mapping[str, str]) -> list[Message]:
+    names = [document.queue(kind, queues[kind]) for kind in kinds]
+    if not any(names):
+        return []
+    body = json.dumps(fields).encode('ascii')
+    return [Message(name, body) for name in names if name]

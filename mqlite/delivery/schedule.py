@@ -1,0 +1,237 @@
+"""Messages wait per destination; carriers take them there.
+
+A destination is a route with its waiting jobs. A carrier is a task with one connection: it takes the next job, sends
+it, and so on; when nothing waits it keeps the connection for IDLE_SECONDS and then says goodbye.
+
+    add(job) ──► idle carrier, if there is one
+             ──► else the line; and one more carrier, while the destination and the host allow it
+
+Every job handed in comes out exactly once: `on_result(job, result)`, or `on_return(job)` when it was not attempted.
+
+When no session can be had and no other carrier of the destination has one, the failure is the destination's: all its
+jobs get it. When another carrier has one (a server that takes five connections and no sixth), the job goes back to the
+line. A reused connection that fails before the server has accepted anything says nothing about the message: it goes
+back to the line too, and the carrier connects anew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Callable
+
+from mqlite.delivery import verdict
+from mqlite.delivery.attempt import Dialler, NoSession, connected
+from mqlite.delivery.route import Route
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.sync import Signal
+from mqlite.loop.task import Task, Waiter
+from mqlite.message.document import Document
+from mqlite.message.result import Result
+from mqlite.queues.contract import Delivery
+from mqlite.smtp.client import ClientSession
+from mqlite.smtp.reply import ClientFailure
+
+IDLE_SECONDS = 5.0  # a connection without work is kept for so long
+CARRIERS_PER_DESTINATION = 20  # connections to one destination at once, as Postfix
+
+
+class Job:
+    """One message on its way. The MIME is taken out of the document: it is held once, and only while it is needed."""
+
+    __slots__ = ('delivery', 'document', 'mime', 'recipient', 'route', 'sender')
+
+    def __init__(self, delivery: Delivery, document: Document, route: Route) -> None:
+        """DocumentError when the document cannot be sent as it is."""
+        self.delivery = delivery
+        self.document = document
+        self.route = route
+        self.sender = document.envelope
+        self.recipient = document.recipient
+        self.mime = document.take_mime()
+
+
+class Destination:
+    """Where jobs with one route wait."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.waiting: deque[Job] = deque()
+        self.idle: list[Waiter[bool]] = []  # carriers with a connection and no job; the last one is the freshest
+        self.carriers = 0
+        self.sessions = 0  # carriers that have a connection
+
+    def wake_idle(self, job_waits: bool = True) -> bool:
+        """Tell an idle carrier that a job waits, or that none will come; False when no carrier is idle."""
+        while self.idle:
+            waiter = self.idle.pop()
+            if not waiter.done:
+                waiter.set(job_waits)
+                return True
+        return False
+
+
+class Scheduler:
+    """All destinations of one reactor."""
+
+    def __init__(self, reactor: Reactor, dialler: Dialler, limit: int, on_result: Callable[[Job, Result], object],
+                 on_return: Callable[[Job], object]) -> None:
+        """`limit`: connections at once, to all destinations together; 0 for no limit."""
+        self._reactor = reactor
+        self._dialler = dialler
+        self._limit = limit
+        self._on_result = on_result
+        self._on_return = on_return
+        self._destinations: dict[Route, Destination] = {}
+        self._tasks: set[Task[None]] = set()
+        self._ended = Signal(reactor)
+        self._starving = False  # a destination has no carrier because of the limit
+        self._stopping = False
+
+    def add(self, job: Job) -> None:
+        """Take the job to its destination, now or when it is its turn."""
+        if self._stopping:
+            self._on_return(job)
+            return
+        destination = self._destinations.get(job.route)
+        if destination is None:
+            destination = self._destinations[job.route] = Destination(job.route)
+        destination.waiting.append(job)
+        if not destination.wake_idle():
+            self._staff(destination)
+
+    async def stop(self, seconds: float) -> None:
+        """Return what waits, let the carriers finish the message they are sending, at most for so long."""
+        self._stopping = True
+        for destination in self._destinations.values():
+            while destination.waiting:
+                self._on_return(destination.waiting.popleft())
+            while destination.wake_idle(job_waits=False):
+                pass
+        timer = self._reactor.call_later(seconds, self._cancel_all)
+        while self._tasks:
+            await self._ended.wait()
+        timer.cancel()
+
+    def _cancel_all(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _staff(self, destination: Destination) -> None:
+        """One more carrier, if it is useful and allowed."""
+        if not destination.waiting or destination.carriers >= CARRIERS_PER_DESTINATION or self._stopping:
+            return
+        if self._limit and len(self._tasks) >= self._limit:
+            self._starving = True
+            return
+        destination.carriers += 1
+        self._tasks.add(self._reactor.spawn(self._carry(destination), f'carrier to {destination.route}'))
+
+    async def _carry(self, destination: Destination) -> None:
+        task = self._reactor.current
+        carrier = Carrier(self._reactor, self._dialler, destination)
+        try:
+            while not self._stopping:
+                carrier.job = await carrier.next_job()
+                if carrier.job is None:
+                    break
+                result = await carrier.attempt(carrier.job)
+                job, carrier.job = carrier.job, None
+                if result is None:
+                    self._line_up(destination, job)
+                else:
+                    self._on_result(job, result)
+        except NoSession as refusal:
+            self._refused(carrier, refusal.result)
+        finally:
+            if carrier.job is not None:
+                self._on_return(carrier.job)
+            destination.carriers -= 1
+            self._reactor.spawn(carrier.quit(), 'smtp goodbye')
+            self._tasks.discard(task)  # type: ignore[arg-type]
+            self._ended.notify()
+            self._after(destination)
+
+    def _line_up(self, destination: Destination, job: Job) -> None:
+        """Put a job that was not attempted in front of the others."""
+        destination.waiting.appendleft(job)
+        destination.wake_idle()
+
+    def _refused(self, carrier: Carrier, result: Result) -> None:
+        destination, job = carrier.destination, carrier.job
+        carrier.job = None
+        assert job is not None
+        if destination.sessions:
+            self._line_up(destination, job)
+            return
+        self._on_result(job, result)
+        while destination.waiting:
+            self._on_result(destination.waiting.popleft(), result)
+
+    def _after(self, destination: Destination) -> None:
+        """A carrier has ended: somebody else may use its place."""
+        if not destination.carriers:
+            if destination.waiting:
+                self._staff(destination)
+            elif self._destinations.get(destination.route) is destination:
+                del self._destinations[destination.route]
+        if self._starving:
+            self._starving = False
+            for other in list(self._destinations.values()):
+                self._staff(other)
+
+
+class Carrier:
+    """One connection to a destination, and the job that it has in hand."""
+
+    def __init__(self, reactor: Reactor, dialler: Dialler, destination: Destination) -> None:
+        self.destination = destination
+        self.job: Job | None = None
+        self._reactor = reactor
+        self._dialler = dialler
+        self._session: ClientSession | None = None
+
+    async def next_job(self) -> Job | None:
+        """The next one in line; with a connection, wait a while for one to come. None: there is nothing to do."""
+        destination = self.destination
+        while not destination.waiting:
+            if self._session is None or self._session.stream.lost:
+                return None
+            waiter: Waiter[bool] = Waiter(self._reactor)
+            timer = self._reactor.call_later(IDLE_SECONDS, waiter.set, False)
+            destination.idle.append(waiter)
+            try:
+                if not await waiter:
+                    return None
+            finally:
+                timer.cancel()
+                if waiter in destination.idle:
+                    destination.idle.remove(waiter)
+        return destination.waiting.popleft()
+
+    async def attempt(self, job: Job) -> Result | None:
+        """Send the job; None when it was not attempted, because a reused connection was gone. NoSession."""
+        session = await self._connected()
+        reused = session.messages > 0
+        try:
+            reply = await session.send(job.sender, job.recipient, job.mime)
+        except ClientFailure as failure:
+            if reused and failure.state == 'mailfrom' and not session.usable:
+                return None
+            return verdict.failed(failure, connected(session))
+        return verdict.delivered(reply, 'DSN' in session.extensions, connected(session))
+
+    async def quit(self) -> None:
+        """Say goodbye, if there is a connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            self.destination.sessions -= 1
+            await session.quit()
+
+    async def _connected(self) -> ClientSession:
+        session = self._session
+        if session is not None and session.usable and not session.stream.lost:
+            return session
+        await self.quit()
+        session = self._session = await self._dialler.open(self.destination.route)
+        self.destination.sessions += 1
+        return session

@@ -1,0 +1,56 @@
+"""What a reply or a failure means: delivered, try again, or give up. The only file that decides it. Pure.
+
+A 2yz to the final dot is delivered. A 5yz is final. Everything else - 4yz, a time-out, a lost connection, an answer
+that is not SMTP - is tried again: it says nothing lasting about the recipient. The results and their states are those
+of the result queues.
+"""
+
+from __future__ import annotations
+
+from mqlite.message.result import Connected, Result
+from mqlite.smtp.reply import ClientFailure, Reply
+
+
+def delivered(reply: Reply, dsn: bool, connected: Connected) -> Result:
+    """The server took the message."""
+    return Result('message', 'accepted', code=reply.code, status=reply.status, description=reply.text, dsn=dsn,
+                  connected=connected)
+
+
+def failed(failure: ClientFailure, connected: Connected | None) -> Result:
+    """A step of the conversation went wrong."""
+    reply = failure.reply
+    if reply is None:
+        return Result(failure.state, failure.kind, description=failure.text, connected=connected)
+    permanent = failure.kind == 'error' and reply.code // 100 == 5
+    return Result(failure.state, failure.kind, permanent, reply.code, reply.status, reply.text, connected=connected)
+
+
+def unresolved(permanent: bool, reason: str) -> Result:
+    """The name system gave no address: for good, or only now."""
+    return Result('dns', 'error' if permanent else 'timeout', permanent, description=reason)
+
+
+def not_connected(server: str, timed_out: bool, reason: str) -> Result:
+    """No connection came about."""
+    return Result('connect', 'timeout' if timed_out else 'error', description=f'{server}: {reason}')
+
+
+def cannot_bind(reason: str) -> Result:
+    """A local address that was asked for is not there."""
+    return Result('bind', 'error', permanent=True, description=reason)
+
+
+def no_local_address(targets: str) -> Result:
+    """None of the addresses to send from has the family of the server's."""
+    return Result('process', 'error', permanent=True, description=f'no local address suits {targets}')
+
+
+def invalid(reason: str) -> Result:
+    """The document cannot be sent as it is."""
+    return Result('process', 'invalid', permanent=True, description=reason)
+
+
+def expired() -> Result:
+    """Its time is up."""
+    return Result('process', 'timeout', permanent=True, description='the message was not delivered in time')

@@ -1,0 +1,122 @@
+"""`mqlite.pyz queue ...`: look at queues, put messages on them, take them off. JSON lines in and out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from mqlite.errors import ConfigError, MqliteError
+from mqlite.loop.reactor import Reactor
+from mqlite.message.document import Document, DocumentError
+from mqlite.queues.contract import Message, Store
+from mqlite.queues.open import open_store
+from mqlite.settings import Settings
+
+_BATCH = 200  # messages per transaction
+
+
+class QueueCommand:
+    """Each method is a subcommand and gives the exit status."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._reactor = Reactor()
+        self._store: Store = open_store(self._reactor, settings.items('queue-address'), _note)
+
+    def list(self) -> int:
+        """A line per queue: messages that may go now, that wait for their time, that somebody has taken; bytes."""
+        return self._run(self._list())
+
+    def publish(self, queue: str) -> int:
+        """Each line of standard input is a document. `nextattempt` and `priority` are obeyed."""
+        return self._run(self._publish(queue))
+
+    def get(self, queue: str, count: int | None, keep: bool) -> int:
+        """Print messages that are due and take them off the queue, or only show them."""
+        return self._run(self._get(queue, count, keep))
+
+    def purge(self, queue: str) -> int:
+        """Delete what is on the queue and in nobody's hands."""
+        return self._run(self._purge(queue))
+
+    def _run(self, work: Coroutine[Any, Any, int]) -> int:
+        async def with_store() -> int:
+            await self._store.open()
+            try:
+                return await work
+            finally:
+                await self._store.close()
+        try:
+            return self._reactor.run(with_store())
+        except BrokenPipeError:
+            return 1  # whoever read our output has gone; what it did not get is back on the queue
+        except MqliteError as error:
+            work.close()
+            raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+
+    async def _list(self) -> int:
+        queues = await self._store.list_queues()
+        print(f'{"queue":<24} {"ready":>9} {"waiting":>9} {"taken":>9} {"bytes":>13}')
+        for row in queues:
+            print(f'{row.name:<24} {row.ready:>9} {row.waiting:>9} {row.taken:>9} {row.size:>13}')
+        return 0
+
+    async def _publish(self, queue: str) -> int:
+        batch: list[Message] = []
+        published, fault = 0, ''
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            if not line.strip():
+                continue
+            try:
+                document = Document.decode(line.strip())
+                batch.append(Message(queue, line.strip(), document.priority, document.not_before))
+            except DocumentError as error:
+                fault = f'line {number}: {error}'
+                break
+            if len(batch) == _BATCH:
+                await self._store.publish(batch)
+                published, batch = published + len(batch), []
+        if batch:
+            await self._store.publish(batch)
+        published += len(batch)
+        print(f'{published} published', file=sys.stderr)
+        if fault:
+            raise ConfigError(f'{fault}; nothing from this line on was published')
+        return 0
+
+    async def _get(self, queue: str, count: int | None, keep: bool) -> int:
+        left = count
+        kept = []
+        while left is None or left > 0:
+            deliveries = await self._store.fetch(queue, _BATCH if left is None else min(_BATCH, left))
+            if not deliveries:
+                break
+            for delivery in deliveries:
+                print(_one_line(delivery.body))
+            sys.stdout.flush()
+            if keep:
+                kept += deliveries
+            else:
+                for waiter in [self._store.settle(delivery, ()) for delivery in deliveries]:
+                    await waiter
+            left = None if left is None else left - len(deliveries)
+        for delivery in kept:
+            self._store.release(delivery)
+        return 0
+
+    async def _purge(self, queue: str) -> int:
+        print(f'{await self._store.purge(queue)} deleted', file=sys.stderr)
+        return 0
+
+
+def _one_line(body: bytes) -> str:
+    """The document on one line; what is no document comes as {"invalid": its text}."""
+    try:
+        return json.dumps(Document.decode(body).fields)
+    except DocumentError:
+        return json.dumps({'invalid': body.decode('utf-8', 'replace')})
+
+
+def _note(text: str) -> None:
+    print(f'mqlite: {text}', file=sys.stderr)
