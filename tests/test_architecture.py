@@ -40,16 +40,18 @@ RANKS = {
     'loop':     1,
     'amqp':     2, 'dns': 2, 'smtp': 2, 'message': 2,
     'queues':   3, 'plugin': 3,
-    'receive':  4, 'delivery': 4,
-    'app':      5,
+    'host':     3,
+    'receive':  4, 'delivery': 4, 'sink': 4, 'queue_command': 4,
+    'app':      5, 'sendmail': 5,
     'cli':      6,
     '__main__': 7,
 }
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
-PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry')
-DRIVERS = ('amqp/connection', 'amqp/client', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client')
+PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry',
+        'delivery/report')
+DRIVERS = ('amqp/client', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
 
 FILE_LINES = 450

@@ -13,6 +13,8 @@ import time
 
 Ready = list[tuple[selectors.SelectorKey, int]]
 
+_LONGEST_WAIT = 86400.0  # seconds; epoll's own limit is 2^31 ms, and a message may be due next year
+
 
 class Clock:
     """The machine's own clocks."""
@@ -25,7 +27,7 @@ class Clock:
 
     def wait(self, selector: selectors.BaseSelector, seconds: float | None, busy: bool) -> Ready:
         """Wait for descriptors at most `seconds` (None: for ever). `busy`: a worker thread will wake us."""
-        return selector.select(seconds)
+        return selector.select(None if seconds is None else min(seconds, _LONGEST_WAIT))
 
 
 class VirtualClock(Clock):
@@ -54,6 +56,7 @@ class VirtualClock(Clock):
         ready = selector.select(self.PATIENCE if busy or seconds is None else self.GRACE)
         if not ready:
             if busy or seconds is None:
-                raise RuntimeError(f'nothing happened for {self.PATIENCE:g} seconds and no timer is set')
+                what = 'a worker thread is busy' if busy else 'no timer is set'
+                raise RuntimeError(f'nothing happened for {self.PATIENCE:g} seconds and {what}')
             self.elapsed += seconds
         return ready

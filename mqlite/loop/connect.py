@@ -10,14 +10,21 @@ import os
 import socket
 from typing import Any, Callable
 
+from mqlite.errors import MqliteError
 from mqlite.loop.reactor import READ, WRITE, Reactor
 from mqlite.loop.stream import Stream
 from mqlite.loop.task import Waiter, timeout
 
+ANY_ADDRESS = ('0.0.0.0', '::')
+NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # what listening on :: gives on a host without IPv6
 BACKLOG = 1024  # connections the kernel keeps for us while we are busy
 _ACCEPTS_PER_TURN = 64  # so that a flood of new clients does not stop the old ones
 _PAUSE = 1.0  # seconds without accepting when descriptors or memory have run out
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class CannotBind(MqliteError):
+    """The local address that was asked for is not one of ours."""
 
 
 class Listener:
@@ -73,17 +80,27 @@ class Listener:
 
 async def connect(reactor: Reactor, address: str, port: int, source: str | None = None,
                   seconds: float = 30.0) -> Stream:
-    """Connect to a numeric address, from a local one if given. OSError when refused or unreachable, or Timeout."""
+    """Connect to a numeric address, from a local one if given.
+
+    OSError when refused or unreachable, Timeout, CannotBind.
+    """
     sock = _tcp_socket(address)
     try:
         if source is not None:
-            sock.bind((source, 0))
+            _bind(sock, source)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await _connected(reactor, sock, (address, port), seconds)
         return Stream(reactor, sock, (address, port))
     except BaseException:
         sock.close()
         raise
+
+
+def _bind(sock: socket.socket, source: str) -> None:
+    try:
+        sock.bind((source, 0))
+    except OSError as error:
+        raise CannotBind(f'cannot send from {source}: {error.strerror}') from error
 
 
 async def _connected(reactor: Reactor, sock: socket.socket, target: tuple[str, int], seconds: float) -> None:

@@ -25,6 +25,8 @@ from mqlite.loop.timers import Timer, TimerQueue
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 Call = tuple[Callable[..., object], tuple[Any, ...]]
 T = TypeVar('T')
 
@@ -40,6 +42,8 @@ class Reactor:
         self.turn_time = self.clock.monotonic()  # when this turn began: good enough for deadlines of seconds
         self.threads_busy = 0  # jobs given to worker threads and not yet answered (see loop/thread.py)
         self._selector = selectors.DefaultSelector()
+        self._watched: dict[int, Callable[[int], object]] = {}
+        self._handlers: dict[int, Any] = {}  # of signals, as they were before ours
         self._timers = TimerQueue()
         self._ready: deque[Call] = deque()
         self._turn_end: deque[Call] = deque()
@@ -80,24 +84,29 @@ class Reactor:
             pass  # the loop is closed: there is nothing to wake
 
     def on_signal(self, number: int, fn: Callable[[], object]) -> None:
-        """Run fn in the loop when the signal comes. Only in the main thread."""
-        signal.signal(number, lambda _number, _frame: self.call_from_thread(fn))
+        """Run fn in the loop when the signal comes. Only in the main thread.
+
+        Python runs a handler between two of its own steps: a signal that arrives just before we wait in the kernel, or
+        in another thread, would be seen only after the wait. The wake-up descriptor ends the wait.
+        """
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        before = signal.signal(number, lambda _number, _frame: self.call_from_thread(fn))
+        self._handlers.setdefault(number, before)
 
     # descriptors
 
     def watch(self, fd: int, events: int, fn: Callable[[int], object]) -> None:
         """Call fn(events) whenever the descriptor is ready for one of `events`; replaces an earlier watch."""
-        try:
-            self._selector.register(fd, events, fn)
-        except KeyError:
+        if fd in self._watched:
             self._selector.modify(fd, events, fn)
+        else:
+            self._selector.register(fd, events, fn)
+        self._watched[fd] = fn
 
     def unwatch(self, fd: int) -> None:
-        """Stop watching. Call it before the descriptor is closed."""
-        try:
+        """Stop watching: fn is not called any more. Call it before the descriptor is closed."""
+        if self._watched.pop(fd, None) is not None:
             self._selector.unregister(fd)
-        except KeyError:
-            pass
 
     # running
 
@@ -117,6 +126,13 @@ class Reactor:
         return main.result()
 
     def close(self) -> None:
+        """Let go of the kernel's resources; signals are handled as before."""
+        if self._handlers:
+            signal.set_wakeup_fd(-1)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._handlers.clear()
+        self._watched.clear()
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
@@ -128,20 +144,21 @@ class Reactor:
         self.on_error(error, where)
 
     def _turn(self) -> None:
-        for key, events in self.clock.wait(self._selector, self._patience(), self.threads_busy > 0):
+        ready = self.clock.wait(self._selector, self._patience(), self.threads_busy > 0)
+        now = self.turn_time = self.clock.monotonic()
+        for key, events in ready:
+            if self._watched.get(key.fd) is not key.data:
+                continue  # a callback before this one has ended or replaced the watch
             try:
                 key.data(events)
             except Exception as error:
                 self._report_call(error, key.data)
-        now = self.turn_time = self.clock.monotonic()
         timer = self._timers.pop_due(now)
         while timer is not None:
             self._ready.append((timer.run, ()))
             timer = self._timers.pop_due(now)
         self._run(self._ready)
-        if self._turn_end:
-            calls, self._turn_end = self._turn_end, deque()
-            self._run(calls)
+        self._run(self._turn_end)
 
     def _run(self, calls: deque[Call]) -> None:
         """Run what is there now, in order; what these calls add comes in the next turn."""

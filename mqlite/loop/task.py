@@ -5,8 +5,9 @@ and the task that awaits it runs on. A Task is a Waiter for the end of its corou
 
 Rules that keep this small:
 - One task awaits one Waiter. Who needs many listeners keeps a list of Waiters (`sync.Signal`).
-- Cancelling is raising: `task.cancel(error)` raises the error at the task's await. One cause at a time: a second one
-  before the first was raised is dropped.
+- Cancelling is raising: `task.cancel(error)` raises the error at the task's await; a task that has not begun gets as
+  far as its first, so that its `finally` clauses run. One cause at a time: a second one before the first was raised is
+  dropped, but for Cancelled, which a Timeout must not hide.
 - `with timeout(reactor, seconds)` cancels the current task with Timeout. Nothing else is scoped.
 """
 
@@ -75,12 +76,13 @@ class Waiter(Generic[T]):
 class Task(Waiter[T]):
     """A coroutine on its way. Awaiting the task gives the coroutine's result."""
 
-    __slots__ = ('name', 'observed', '_coroutine', '_waits_for', '_cancel', '_scheduled')
+    __slots__ = ('name', 'observed', '_begun', '_coroutine', '_waits_for', '_cancel', '_scheduled')
 
     def __init__(self, reactor: Reactor, coroutine: Coroutine[Any, Any, T], name: str = '') -> None:
         super().__init__(reactor)
         self.name = name or getattr(coroutine, '__qualname__', 'task')
         self.observed = False  # somebody will look at the outcome: a failure is theirs to handle
+        self._begun = False
         self._coroutine = coroutine
         self._waits_for: Waiter[Any] | None = None
         self._cancel: BaseException | None = None
@@ -97,21 +99,23 @@ class Task(Waiter[T]):
 
     def cancel(self, error: BaseException | None = None) -> None:
         """Raise the error (Cancelled unless told otherwise) at the task's await. A task that is done stays as it is."""
-        if self.done or self._cancel is not None:
-            return
-        self._cancel = error or Cancelled()
-        if self._waits_for is not None:
-            self._waits_for._task = None
-            self._waits_for = None
-        self.wake()
+        error = error or Cancelled()
+        if not self.done and (self._cancel is None or isinstance(error, Cancelled)):
+            self._cancel = error
+            self.wake()
 
     def __await__(self) -> Generator[Waiter[T], None, T]:
         self.observed = True
         return (yield from super().__await__())
 
     def _step(self) -> None:
-        reactor, cancel = self._reactor, self._cancel
-        self._scheduled, self._waits_for, self._cancel = False, None, None
+        reactor, cancel = self._reactor, self._cancel if self._begun else None
+        if self._waits_for is not None:
+            self._waits_for._task = None  # cancelled: it is not to wake us from what we wait for next
+        self._scheduled, self._waits_for = False, None
+        if self._begun:
+            self._cancel = None
+        self._begun = True
         reactor.current, before = self, reactor.current
         try:
             waiter = self._coroutine.send(None) if cancel is None else self._coroutine.throw(cancel)
@@ -126,8 +130,11 @@ class Task(Waiter[T]):
                 reactor.report(error, f'in task {self.name}')
         else:
             if waiter._task is not None:
-                raise RuntimeError(f'{self.name} awaits what another task awaits already')
-            self._waits_for, waiter._task = waiter, self
+                self.cancel(RuntimeError(f'{self.name} awaits what another task awaits already'))
+            else:
+                self._waits_for, waiter._task = waiter, self
+            if self._cancel is not None:
+                self.wake()
         finally:
             reactor.current = before
 

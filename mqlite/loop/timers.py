@@ -22,12 +22,13 @@ class Timer:
         self.when = when
         self.fn: Callable[..., object] | None = fn
         self.args = args
-        self._queue = queue
+        self._queue: TimerQueue | None = queue  # None once it was taken off
 
     def cancel(self) -> None:
         if self.fn is not None:
             self.fn, self.args = None, ()
-            self._queue.cancelled_one()
+            if self._queue is not None:
+                self._queue.cancelled_one()
 
     def run(self) -> None:
         fn, args = self.fn, self.args
@@ -72,4 +73,6 @@ class TimerQueue:
         when = self.next_time()
         if when is None or when > now:
             return None
-        return heapq.heappop(self._heap)[2]
+        timer = heapq.heappop(self._heap)[2]
+        timer._queue = None
+        return timer

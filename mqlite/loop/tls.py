@@ -10,6 +10,8 @@ import ssl
 
 from mqlite.errors import MqliteError
 
+TlsContext = ssl.SSLContext
+
 
 class TlsError(MqliteError):
     """The handshake or a record failed; the text is OpenSSL's reason in readable form."""

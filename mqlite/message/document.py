@@ -22,7 +22,6 @@ from mqlite.message.identifier import parse_moment
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address, split_address
 
-RESULT_KINDS = ('results', 'success', 'failure', 'retry')
 _LARGEST_NUMBER = 2 ** 31  # seconds, attempts: larger ones are a mistake
 
 
@@ -84,10 +83,9 @@ class Document:
         """The recipient's domain, in lower case."""
         return split_address(self.recipient)[1].lower()
 
-    @property
-    def mime(self) -> bytes:
-        """The message with CRLF line ends, the last line ended. DocumentError when there is none."""
-        value = self.fields.get('mime')
+    def take_mime(self) -> bytes:
+        """Take the message out of the document: CRLF line ends, the last line ended. DocumentError if there is none."""
+        value = self.fields.pop('mime', None)
         if isinstance(value, dict):
             raise DocumentError('"mime" is an object, which this version of mqlite cannot turn into a message')
         if not isinstance(value, str) or not value:
@@ -171,22 +169,15 @@ class Document:
         return 0 if value is None else min(_number(value, 'priority'), 255)
 
     def queue(self, kind: str, default: str) -> str:
-        """The queue for one of RESULT_KINDS: the document's own, '' for none, or the default."""
-        queues = self.fields.get('queues')
-        if queues is None or (isinstance(queues, dict) and kind not in queues):
-            return default
-        name = queues[kind] if isinstance(queues, dict) else queues
-        if name is None:
-            return ''
-        if isinstance(queues, dict) and isinstance(name, str):
-            return name
-        raise DocumentError('"queues" must be an object with names of queues')
+        """The queue for results, success, failure or retry: the document's own name, '' for none, or the default.
 
-    def result_fields(self) -> dict[str, Any]:
-        """What goes to the result queues: all properties, the MIME only when `keepmime` asks for it."""
-        if self.fields.get('keepmime'):
-            return self.fields
-        return {name: value for name, value in self.fields.items() if name != 'mime'}
+        Never raises: also a document with mistakes must have a place where it is reported.
+        """
+        queues = self.fields.get('queues')
+        if not isinstance(queues, dict) or kind not in queues:
+            return default
+        name = queues[kind]
+        return name if isinstance(name, str) else '' if name is None else default
 
 
 def due_time(body: bytes) -> float:

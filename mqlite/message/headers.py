@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from email.policy import compat32
+from email.utils import getaddresses
 from typing import Any
 
 _X_MQ = re.compile(rb'^x-mq-([!-9;-~]*)[ \t]*:((?:[^\r\n]|\r\n[ \t])*)(?:\r\n|\Z)', re.IGNORECASE | re.MULTILINE)
+_BCC = re.compile(rb'^bcc[ \t]*:(?:[^\r\n]|\r\n[ \t])*(?:\r\n|\Z)', re.IGNORECASE | re.MULTILINE)
 _FOLD = re.compile(rb'\r\n[ \t]+')
 
 #   header x-mq-...           property path                 kind
@@ -94,6 +98,19 @@ def _convert(value: str, kind: str) -> object:
         if words and all(word.isdigit() for word in words):
             return [int(word) for word in words]
     return value
+
+
+def recipients_of(mime: bytes) -> list[str]:
+    """The addresses in To, Cc and Bcc, each once, in their order."""
+    header = BytesHeaderParser(policy=compat32).parsebytes(mime[:header_end(mime)])
+    fields = [str(value) for name in ('to', 'cc', 'bcc') for value in header.get_all(name, [])]
+    return list(dict.fromkeys(address for _name, address in getaddresses(fields) if address))
+
+
+def without_bcc(mime: bytes) -> bytes:
+    """The message without its Bcc headers."""
+    end = header_end(mime)
+    return _BCC.sub(b'', mime[:end]) + mime[end:]
 
 
 @dataclass(frozen=True)

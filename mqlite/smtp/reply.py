@@ -85,6 +85,20 @@ class Reply:
         return ' '.join(self.lines)
 
 
+class ClientFailure(MqliteError):
+    """A step of an outgoing conversation went wrong.
+
+    `kind`: timeout, lost, invalid (not an SMTP answer), error (refused, by `reply` unless it was TLS).
+    """
+
+    def __init__(self, state: str, kind: str, text: str, reply: Reply | None = None) -> None:
+        super().__init__(text)
+        self.state = state
+        self.kind = kind
+        self.text = text
+        self.reply = reply
+
+
 _LINE = re.compile(r'([2-5][0-9]{2})(?:([ -])(.*))?', re.DOTALL)
 _STATUS = re.compile(r'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)')
 

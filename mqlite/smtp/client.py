@@ -1,0 +1,211 @@
+"""The SMTP client's driver: one connection to one server, any number of messages one after the other.
+
+    greeting -> EHLO (HELO) -> [STARTTLS -> handshake -> EHLO] -> { MAIL RCPT DATA message }* -> QUIT
+
+Each step has a state, named as in the results, and a time limit. What goes wrong comes out as ClientFailure with the
+state in which it happened; what it means for the message is decided elsewhere (`delivery/verdict.py`). The client
+parses no text itself: replies come from `reply.ReplyReader`.
+
+With PIPELINING, MAIL, RCPT and DATA leave in one write (RFC 2920); the message and its final dot always do. After
+ClientFailure the session can go on only if `usable` says so.
+"""
+
+from __future__ import annotations
+
+from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
+from mqlite.loop.task import Timeout
+from mqlite.loop.tls import TlsContext, TlsError
+from mqlite.smtp.framing import encode_data
+from mqlite.smtp.reply import LINE_LIMIT, BadReply, ClientFailure, Reply, ReplyReader
+
+#   state         seconds  RFC 5321 section 4.5.3.2
+TIME_LIMITS = {
+    'intro':      300,   # .1 initial 220
+    'ehlo':       300,   # as for MAIL
+    'helo':       300,
+    'starttls':   300,
+    'handshake':  120,
+    'mailfrom':   300,   # .2
+    'rcptto':     300,   # .3
+    'data':       120,   # .4 DATA initiation
+    'block':      180,   # .5 each piece of the message
+    'message':    600,   # .6 DATA termination
+    'quit':       5,     # nothing depends on it
+}
+_BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
+_CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
+
+
+class ClientSession:
+    """A conversation with a server."""
+
+    def __init__(self, stream: Stream, hostname: str) -> None:
+        self.stream = stream
+        self.hostname = hostname  # the name we say hello with
+        self.mta = ''  # the name in the server's greeting
+        self.extensions: dict[str, str] = {}  # EHLO keyword -> its parameters
+        self.messages = 0  # transactions begun on this connection
+        self.sent_data = 0  # bytes of the message of the last transaction, as they went out
+        self.usable = True  # another transaction may follow
+        self._dirty = False  # a transaction was left half done: RSET comes first
+
+    async def start(self, tls: TlsContext | None, server_name: str) -> None:
+        """Greeting and hello; STARTTLS when the server has it and `tls` is given."""
+        greeting = await self._reply('intro')
+        self._expect(greeting, 'intro', 2)
+        self.mta = greeting.lines[0].split(' ', 1)[0]
+        await self._hello()
+        if tls is not None and 'STARTTLS' in self.extensions:
+            await self._start_tls(tls, server_name)
+
+    async def send(self, sender: str, recipient: str, mime: bytes) -> Reply:
+        """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends."""
+        self.messages += 1
+        self.sent_data = 0
+        commands = [('mailfrom', self._mail_command(sender, mime)),
+                    ('rcptto', f'RCPT TO:<{recipient}>\r\n'.encode('ascii')),
+                    ('data', b'DATA\r\n')]
+        if self._dirty:
+            commands.insert(0, ('mailfrom', b'RSET\r\n'))
+        self._dirty = True
+        try:
+            if 'PIPELINING' in self.extensions:
+                await self._pipelined(commands)
+            else:
+                for state, command in commands:
+                    self.stream.write(command)
+                    self._expect(await self._reply(state), state, 3 if state == 'data' else 2)
+            return await self._message(mime)
+        except ClientFailure as failure:
+            if failure.kind != 'error' or (failure.reply is not None and failure.reply.code == _CLOSING):
+                self.usable = False
+            raise
+
+    async def quit(self) -> None:
+        """Say goodbye and close; nothing can go wrong that matters."""
+        if self.usable and not self.stream.lost:
+            self.stream.write(b'QUIT\r\n')
+            try:
+                await self._reply('quit')
+            except ClientFailure:
+                pass
+        self.stream.close()
+
+    # the steps
+
+    async def _hello(self) -> None:
+        self.stream.write(f'EHLO {self.hostname}\r\n'.encode('ascii'))
+        reply = await self._reply('ehlo')
+        if reply.code // 100 == 2:
+            words = [line.upper().split(None, 1) for line in reply.lines[1:] if line]
+            self.extensions = {word[0]: ''.join(word[1:]) for word in words}
+        elif reply.code // 100 == 5:
+            self.stream.write(f'HELO {self.hostname}\r\n'.encode('ascii'))
+            self._expect(await self._reply('helo'), 'helo', 2)
+            self.extensions = {}
+        else:
+            self._expect(reply, 'ehlo', 2)
+
+    async def _start_tls(self, context: TlsContext, server_name: str) -> None:
+        """RFC 3207. What the server said before counts no more; bytes behind its 220 were sent in clear: not by it."""
+        self.stream.write(b'STARTTLS\r\n')
+        self._expect(await self._reply('starttls'), 'starttls', 2)
+        if self.stream.buffered:
+            raise self._unusable('starttls', 'invalid', 'the server sent more than its answer before TLS')
+        self.stream.expire_in(TIME_LIMITS['handshake'])
+        try:
+            await self.stream.start_tls(context, server_side=False, hostname=server_name)
+        except TlsError as error:
+            raise self._unusable('handshake', 'error', str(error)) from error
+        except Timeout as error:
+            raise self._unusable('handshake', 'timeout', str(error)) from error
+        except ConnectionLost as error:
+            raise self._unusable('handshake', 'lost', str(error)) from error
+        self.extensions = {}
+        await self._hello()
+
+    def _mail_command(self, sender: str, mime: bytes) -> bytes:
+        parameters = ''
+        if 'SIZE' in self.extensions:
+            parameters += f' SIZE={len(mime)}'
+        if '8BITMIME' in self.extensions and not mime.isascii():
+            parameters += ' BODY=8BITMIME'
+        return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode('ascii')
+
+    async def _pipelined(self, commands: list[tuple[str, bytes]]) -> None:
+        """Send all, then read all the replies: also those behind a refusal, so that the next ones match."""
+        self.stream.write(b''.join(command for _, command in commands))
+        failure: ClientFailure | None = None
+        for state, _ in commands:
+            reply = await self._reply(state)
+            try:
+                self._expect(reply, state, 3 if state == 'data' else 2)
+            except ClientFailure as error:
+                failure = failure or error
+                if reply.code == _CLOSING:
+                    break
+            else:
+                if failure is not None and state == 'data':
+                    await self._empty_message()
+        if failure is not None:
+            raise failure
+
+    async def _empty_message(self) -> None:
+        """The server takes data although it refused the recipient (RFC 2920 3.1): give it none."""
+        self.stream.write(b'.\r\n')
+        await self._reply('message')
+
+    async def _message(self, mime: bytes) -> Reply:
+        data = encode_data(mime)
+        await self._write('data', data)
+        self.sent_data = len(data)
+        reply = await self._reply('message')
+        self._expect(reply, 'message', 2)
+        self._dirty = False
+        return reply
+
+    async def _write(self, state: str, data: bytes) -> None:
+        """Write in pieces, each with its time limit; the last one is sent with the wait for the reply."""
+        at = 0
+        try:
+            while len(data) - at > _BLOCK:
+                self.stream.write(data[at:at + _BLOCK])
+                self.stream.expire_in(TIME_LIMITS['block'])
+                await self.stream.drain()
+                at += _BLOCK
+        except Timeout as error:
+            raise self._unusable(state, 'timeout', str(error)) from error
+        except (ConnectionLost, TlsError) as error:
+            raise self._unusable(state, 'lost', str(error)) from error
+        self.stream.write(data[at:] if at else data)
+
+    # replies
+
+    async def _reply(self, state: str) -> Reply:
+        self.stream.expire_in(TIME_LIMITS[state])
+        reader = ReplyReader()
+        try:
+            while True:
+                line = self.stream.next_line(LINE_LIMIT)
+                if line is None:
+                    await self.stream.wait_bytes()
+                    continue
+                reply = reader.feed(line)
+                if reply is not None:
+                    return reply
+        except Timeout as error:
+            raise self._unusable(state, 'timeout', 'the server did not answer in time') from error
+        except (ConnectionLost, TlsError) as error:
+            raise self._unusable(state, 'lost', str(error)) from error
+        except (BadReply, LineTooLong) as error:
+            raise self._unusable(state, 'invalid', str(error)) from error
+
+    def _expect(self, reply: Reply, state: str, kind: int) -> None:
+        """ClientFailure unless the reply is of the kind: 2 for 2yz, 3 for 3yz."""
+        if reply.code // 100 != kind:
+            invalid = reply.code // 100 < 4  # a 2yz where 3yz belongs: it does not speak SMTP
+            raise ClientFailure(state, 'invalid' if invalid else 'error', reply.text, reply)
+
+    def _unusable(self, state: str, kind: str, text: str) -> ClientFailure:
+        self.usable = False
+        return ClientFailure(state, kind, text)
