@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import random
-import secrets
 import traceback
 
 from mqlite import __version__
@@ -21,7 +19,6 @@ from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import RouteConfig
-from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.errors import ConfigError
 from mqlite.host import become_user, host_name, take_lock
 from mqlite.log import Log
@@ -29,10 +26,8 @@ from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, Listener
 from mqlite.loop.reactor import STOP_SIGNALS, Reactor
 from mqlite.loop.task import Waiter
 from mqlite.loop.tls import client_context
-from mqlite.message.identifier import Identifiers
-from mqlite.queues.contract import Store
-from mqlite.queues.open import open_store
-from mqlite.receive import Receiver, ReceiverConfig
+from mqlite.parts import make_receiver, make_resolver, make_store
+from mqlite.queues.contract import QueueError, Store
 from mqlite.settings import Settings
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
@@ -51,7 +46,7 @@ class Daemon:
         self._reactor = Reactor(on_error=self._report)
         self._hostname = host_name(settings.text('hostname'))
         self._stop = Waiter[None](self._reactor)
-        self._store = open_store(self._reactor, settings.items('queue-address'), log.warning)
+        self._store = make_store(self._reactor, settings, log.warning)
         self._server = make_server(self._reactor, settings, self._store, self._hostname)
         self._engine = make_engine(self._reactor, settings, self._store, self._hostname)
         self._listeners: list[Listener] = []
@@ -85,7 +80,10 @@ class Daemon:
                                       f'check smtp-ip and smtp-port') from error
 
     async def _serve(self) -> None:
-        await self._store.open()
+        try:
+            await self._store.open()
+        except QueueError:
+            pass  # the store has noted why and goes on trying; until then clients get 451
         self._engine.start()
         for listener in self._listeners:
             listener.start()
@@ -95,8 +93,8 @@ class Daemon:
         for listener in self._listeners:
             listener.close()
         self._log.info(f'stopping: {len(self._server)} sessions')
-        await self._server.stop(STOP_SECONDS)
-        await self._engine.stop(STOP_SECONDS)
+        for ending in [self._reactor.spawn(part.stop(STOP_SECONDS), 'stop') for part in (self._server, self._engine)]:
+            await ending
         await self._store.close()
         self._log.info('stopped')
 
@@ -115,9 +113,7 @@ class Daemon:
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> SmtpServer:
     """The receiving side."""
-    identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
-    receiver = Receiver(reactor.clock, store, identifiers, ReceiverConfig(
-        hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract')))
+    receiver = make_receiver(reactor, settings, store, hostname)
     return SmtpServer(reactor, ServerConfig(
         hostname, Limits(size=settings.integer('smtp-maxsize')), settings.seconds('smtp-timeout'),
         settings.integer('smtp-connections'), RelayRule(settings)), receiver.receive)
@@ -125,10 +121,6 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> Engine:
     """The sending side."""
-    resolver = Resolver(reactor, ResolverConfig(
-        timeout=settings.seconds('dns-timeout') or None, interval=settings.seconds('dns-interval') or None,
-        attempts=settings.integer('dns-attempts') or None, rotate=settings.flag('dns-rotate') or None,
-        min_ttl=settings.seconds('dns-min-ttl'), capacity=max(1, settings.integer('dns-capacity'))), random.Random())
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
     config = EngineConfig(
         settings.text('rabbitmq-outbox'), queues,
@@ -137,7 +129,8 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
                     _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
         settings.integer('smtp-connections'))
-    return Engine(reactor, store, Dialler(reactor, resolver, hostname, client_context()), config)
+    dialler = Dialler(reactor, make_resolver(reactor, settings), hostname, client_context())
+    return Engine(reactor, store, dialler, config)
 
 
 def _server_of(settings: Settings, host: str, port: str) -> tuple[str, int] | None:

@@ -10,8 +10,8 @@ from typing import Any
 from mqlite.errors import ConfigError, MqliteError
 from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document, DocumentError
+from mqlite.parts import make_store
 from mqlite.queues.contract import Message, Store
-from mqlite.queues.open import open_store
 from mqlite.settings import Settings
 
 _BATCH = 200  # messages per transaction
@@ -22,7 +22,7 @@ class QueueCommand:
 
     def __init__(self, settings: Settings) -> None:
         self._reactor = Reactor()
-        self._store: Store = open_store(self._reactor, settings.items('queue-address'), _note)
+        self._store: Store = make_store(self._reactor, settings, _note)
 
     def list(self) -> int:
         """A line per queue: messages that may go now, that wait for their time, that somebody has taken; bytes."""
@@ -33,7 +33,10 @@ class QueueCommand:
         return self._run(self._publish(queue))
 
     def get(self, queue: str, count: int | None, keep: bool) -> int:
-        """Print messages that are due and take them off the queue, or only show them."""
+        """Print messages that are due and take them off the queue, or only show them.
+
+        When the output cannot be written (BrokenPipeError, OSError), what was not written stays on the queue.
+        """
         return self._run(self._get(queue, count, keep))
 
     def purge(self, queue: str) -> int:
@@ -49,8 +52,6 @@ class QueueCommand:
                 await self._store.close()
         try:
             return self._reactor.run(with_store())
-        except BrokenPipeError:
-            return 1  # whoever read our output has gone; what it did not get is back on the queue
         except MqliteError as error:
             work.close()
             raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
@@ -59,7 +60,8 @@ class QueueCommand:
         queues = await self._store.list_queues()
         print(f'{"queue":<24} {"ready":>9} {"waiting":>9} {"taken":>9} {"bytes":>13}')
         for row in queues:
-            print(f'{row.name:<24} {row.ready:>9} {row.waiting:>9} {row.taken:>9} {row.size:>13}')
+            taken, size = ('-' if value is None else value for value in (row.taken, row.size))
+            print(f'{row.name:<24} {row.ready:>9} {row.waiting:>9} {taken:>9} {size:>13}')
         return 0
 
     async def _publish(self, queue: str) -> int:

@@ -6,18 +6,15 @@ sendmail expect them; a line on standard error says what went wrong.
 
 from __future__ import annotations
 
-import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mqlite.errors import MqliteError, PermanentError, TemporaryError
+from mqlite.errors import PermanentError, TemporaryError
 from mqlite.host import host_name, user_name
 from mqlite.loop.reactor import Reactor
 from mqlite.message.headers import Trace, recipients_of, without_bcc
-from mqlite.message.identifier import Identifiers
-from mqlite.queues.open import open_store
-from mqlite.receive import Receiver, ReceiverConfig
+from mqlite.parts import make_receiver, make_store
 from mqlite.settings import Settings
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address
@@ -34,26 +31,27 @@ def status_of(error: Exception) -> int:
     return EX_IOERR if isinstance(error, OSError) else EX_CONFIG
 
 
-def sendmail(settings: Settings, arguments: Sequence[str], recipients: Sequence[str], envelope: str | None,
-             ignore_dot: bool, extract_recipients: bool) -> int:
-    """Submit standard input to the recipients; the exit status. `envelope`: the sender, None for the local user."""
-    try:
-        limit = settings.integer('smtp-maxsize')
-        data = read_message(sys.stdin.buffer.read(limit + 1), ignore_dot)
-        if len(data) > limit:
-            raise PermanentError(f'the message is larger than {limit} bytes, the limit of smtp-maxsize')
-        everybody = list(recipients)
-        if extract_recipients:
-            everybody += recipients_of(data)
-            data = without_bcc(data)
-        hostname = host_name(settings.text('hostname'))
-        sender = f'{user_name()}@{hostname}' if envelope is None else envelope.strip('<>')
-        _check(sender, everybody)
-        origin = {'cli': {'command': sys.argv[0], 'arguments': list(arguments), 'user': user_name()}}
-        _keep(settings, hostname, sender, everybody, data, origin)
-    except (MqliteError, OSError) as error:
-        print(f'mqlite: {error}', file=sys.stderr)
-        return status_of(error)
+def sendmail(settings: Settings, recipients: Sequence[str], options: Mapping[str, str]) -> int:
+    """Submit standard input to the recipients; the exit status.
+
+    Options: `envelope` is the sender, '' for the null sender, absent for the local user; `ignore-dot` and
+    `extract-recipients` count by being there. MqliteError, OSError.
+    """
+    limit = settings.integer('smtp-maxsize')
+    data = read_message(sys.stdin.buffer.read(limit + 1), 'ignore-dot' in options)
+    if len(data) > limit:
+        raise PermanentError(f'the message is larger than {limit} bytes, the limit of smtp-maxsize')
+    everybody = list(recipients)
+    if 'extract-recipients' in options:
+        everybody += recipients_of(data)
+        data = without_bcc(data)
+    hostname, user = host_name(settings.text('hostname')), user_name()
+    sender = options['envelope'].strip('<>') if 'envelope' in options else f'{user}@{hostname}'
+    _check(sender, everybody)
+    # without the settings that were given beside them: they may hold passwords, and this goes to the result queues
+    arguments = [f'--{name}={value}' if value else f'--{name}' for name, value in options.items()] + list(recipients)
+    origin = {'cli': {'command': sys.argv[0], 'arguments': arguments, 'user': user}}
+    _keep(settings, hostname, sender, everybody, data, origin)
     return EX_OK
 
 
@@ -71,7 +69,7 @@ def read_message(data: bytes, ignore_dot: bool) -> bytes:
 
 def _check(sender: str, recipients: Sequence[str]) -> None:
     if not recipients:
-        raise PermanentError('there are no recipients; name them, or use --extract-recipients and a To: header')
+        raise PermanentError('there are no recipients: To, Cc and Bcc are empty')
     for address in ([sender] if sender else []) + list(recipients):
         try:
             check_address(address)
@@ -82,10 +80,8 @@ def _check(sender: str, recipients: Sequence[str]) -> None:
 def _keep(settings: Settings, hostname: str, sender: str, recipients: Sequence[str], data: bytes,
           origin: dict[str, Any]) -> None:
     reactor = Reactor()
-    store = open_store(reactor, settings.items('queue-address'), lambda text: print(f'mqlite: {text}', file=sys.stderr))
-    identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
-    receiver = Receiver(reactor.clock, store, identifiers, ReceiverConfig(
-        hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract')))
+    store = make_store(reactor, settings, lambda text: print(f'mqlite: {text}', file=sys.stderr))
+    receiver = make_receiver(reactor, settings, store, hostname)
 
     async def keep() -> None:
         await store.open()

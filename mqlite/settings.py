@@ -32,7 +32,6 @@ from mqlite.errors import ConfigError
 from mqlite.settings_kinds import FLAG, SECRET, Network, split_urls
 from mqlite.settings_table import (
     ALIASES,
-    BROKERS_NOT_YET,
     GROUPS,
     HONOURED,
     IGNORED,
@@ -187,6 +186,17 @@ def load(
     return settings, problems
 
 
+def is_setting(key: str) -> bool:
+    """Whether a setting has this name, one that is ignored included."""
+    return ALIASES.get(key, key) in _BY_NAME or key.startswith(IGNORED_FAMILIES)
+
+
+def advice(key: str, others: Iterable[str] = ()) -> str:
+    """For whoever wrote a name that does not exist: the nearest one, of the settings and the `others`."""
+    near = difflib.get_close_matches(key.lower().replace("_", "-"), [*others, *_BY_NAME, *ALIASES], n=1)
+    return f"did you mean {near[0]}?" if near else "--help lists them all"
+
+
 def is_flag(key: str) -> bool:
     """Whether the setting is a boolean, which may stand on the command line without a value."""
     setting = _BY_NAME.get(ALIASES.get(key, key))
@@ -251,22 +261,14 @@ def _read(setting: Setting, text: str) -> object:
     """The value of `text` for this setting. Raises ValueError."""
     if _CONTROL.search(text):
         raise ValueError("holds a control character")
-    value = setting.kind.value(text)
-    if setting.name == "queue-address":
-        for address in cast("tuple[str, ...]", value):
-            scheme = address.partition(":")[0]
-            if scheme in BROKERS_NOT_YET:
-                raise ValueError(f"{scheme}:// is not supported by this version yet, use sqlite:///path/to/file")
-    return value
+    return setting.kind.value(text)
 
 
 def _unknown(entry: Entry) -> Problem:
     key = entry.key[:40]
-    near = difflib.get_close_matches(key.lower().replace("_", "-"), [*_BY_NAME, *ALIASES], n=1)
-    advice = f"did you mean {near[0]}?" if near else "--help lists them all"
     if entry.origin.source.startswith("environment"):
-        return Problem(WARNING, *entry.origin, f"no setting has this name, it is left alone; {advice}")
-    return Problem(ERROR, *entry.origin, f"{key!r}: there is no such setting; {advice}")
+        return Problem(WARNING, *entry.origin, f"no setting has this name, it is left alone; {advice(key)}")
+    return Problem(ERROR, *entry.origin, f"{key!r}: there is no such setting; {advice(key)}")
 
 
 def _winner(setting: Setting, given: Mapping[str, Chosen]) -> Chosen:

@@ -107,19 +107,19 @@ _QUEUES: _Rows = (
 )
 
 _RABBITMQ: _Rows = (
-    ("rabbitmq-verify",       FLAG,       NOT_YET,  "true",    "check the certificate of the broker (amqps)"),
-    ("rabbitmq-exchange",     TEXT,       NOT_YET,  "",        "exchange to publish to; empty: the default exchange"),
-    ("rabbitmq-declare",      FLAG,       NOT_YET,  "true",    "declare queues and exchange at start"),
-    ("rabbitmq-durable",      FLAG,       NOT_YET,  "true",    "queues survive a restart of the broker"),
-    ("rabbitmq-persistent",   FLAG,       NOT_YET,  "true",    "messages survive a restart of the broker"),
-    ("rabbitmq-lazy",         FLAG,       NOT_YET,  "false",   "declare lazy queues, which keep messages on disk"),
-    ("rabbitmq-queue-type",   QUEUE_TYPE, NOT_YET,  "classic", "type of the queues that are declared (mqlite's own)"),
-    ("rabbitmq-maxpriority",  INTEGER,    NOT_YET,  "0",       "declare priority queues with so many levels; 0: none"),
-    ("rabbitmq-encoding",     ENCODING,   NOT_YET,  "",        "compress what is published"),
-    ("rabbitmq-qos",          COUNT,      NOT_YET,  "1000",    "messages that a consumer holds at most"),
+    ("rabbitmq-verify",       FLAG,       HONOURED, "true",    "check the certificate of the broker (amqps)"),
+    ("rabbitmq-exchange",     TEXT,       HONOURED, "",        "exchange to publish to; empty: the default exchange"),
+    ("rabbitmq-declare",      FLAG,       HONOURED, "true",    "declare queues and exchange at start"),
+    ("rabbitmq-durable",      FLAG,       HONOURED, "true",    "queues survive a restart of the broker"),
+    ("rabbitmq-persistent",   FLAG,       HONOURED, "true",    "messages survive a restart of the broker"),
+    ("rabbitmq-lazy",         FLAG,       HONOURED, "false",   "declare lazy queues, which keep messages on disk"),
+    ("rabbitmq-queue-type",   QUEUE_TYPE, HONOURED, "classic", "type of the queues that are declared (mqlite's own)"),
+    ("rabbitmq-maxpriority",  INTEGER,    HONOURED, "0",       "declare priority queues with so many levels; 0: none"),
+    ("rabbitmq-encoding",     ENCODING,   HONOURED, "",        "compress what is published"),
+    ("rabbitmq-qos",          COUNT,      HONOURED, "1000",    "messages that a consumer holds at most"),
     ("rabbitmq-minqos",       COUNT,      NOT_YET,  "100",     "messages that a slowed consumer still holds"),
     ("rabbitmq-flush-qos",    COUNT,      NOT_YET,  "1000",    "messages held at most while a queue is flushed"),
-    ("rabbitmq-throttle",     COUNT,      NOT_YET,  "100",     "messages published and not yet confirmed"),
+    ("rabbitmq-throttle",     COUNT,      HONOURED, "100",     "messages published and not yet confirmed"),
     ("rabbitmq-consumers",    COUNT,      NOT_YET,  "1",       "consumers of the outbox"),
     ("rabbitmq-publishers",   COUNT,      NOT_YET,  "1",       "connections to publish over"),
 )
@@ -314,6 +314,3 @@ ALIASES = {
     "smtp-sink-ip":     "smtp-sink-address",
     "www-privatekey":   "www-private-key",
 }
-
-# Queues that a later version will speak to: naming one is an error, because nothing else may take its place.
-BROKERS_NOT_YET = ("amqp", "amqps")

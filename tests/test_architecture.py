@@ -41,10 +41,11 @@ RANKS = {
     'amqp':     2, 'dns': 2, 'smtp': 2, 'message': 2,
     'queues':   3, 'plugin': 3,
     'host':     3,
-    'receive':  4, 'delivery': 4, 'sink': 4, 'queue_command': 4,
-    'app':      5, 'sendmail': 5,
-    'cli':      6,
-    '__main__': 7,
+    'receive':  4, 'delivery': 4, 'sink': 4,
+    'parts':    5, 'queue_command': 5,
+    'app':      6, 'sendmail': 6,
+    'cli':      7,
+    '__main__': 8,
 }
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and

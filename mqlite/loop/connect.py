@@ -5,6 +5,7 @@ Addresses are numeric here; names are the business of `dns/`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -19,8 +20,7 @@ ANY_ADDRESS = ('0.0.0.0', '::')
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # what listening on :: gives on a host without IPv6
 BACKLOG = 1024  # connections the kernel keeps for us while we are busy
 _ACCEPTS_PER_TURN = 64  # so that a flood of new clients does not stop the old ones
-_PAUSE = 1.0  # seconds without accepting when descriptors or memory have run out
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 1.0  # seconds without accepting when that fails: descriptors or memory have run out
 
 
 class CannotBind(MqliteError):
@@ -58,18 +58,23 @@ class Listener:
 
     def _accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
+            if self._sock.fileno() < 0:
+                return  # on_accept has closed us
             try:
                 sock, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._pause(error)
-                    return
-                raise
+                self._pause(error)
+                return
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._on_accept(Stream(self._reactor, sock, (peer[0], peer[1])))
+            _send_at_once(sock)
+            stream = Stream(self._reactor, sock, (peer[0], peer[1]))
+            try:
+                self._on_accept(stream)
+            except BaseException:
+                stream.close()  # nobody has taken it
+                raise
 
     def _pause(self, error: OSError) -> None:
         """Accepting would fail again at once and keep the loop busy: leave the clients in the backlog for a while."""
@@ -88,7 +93,7 @@ async def connect(reactor: Reactor, address: str, port: int, source: str | None 
     try:
         if source is not None:
             _bind(sock, source)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _send_at_once(sock)
         await _connected(reactor, sock, (address, port), seconds)
         return Stream(reactor, sock, (address, port))
     except BaseException:
@@ -124,6 +129,12 @@ async def _connected(reactor: Reactor, sock: socket.socket, target: tuple[str, i
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
+
+
+def _send_at_once(sock: socket.socket) -> None:
+    """Streams flush when a message is complete: waiting for more (Nagle's algorithm) would only delay it."""
+    with contextlib.suppress(OSError):  # some Unixes refuse when the peer is gone already: reading will tell
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _tcp_socket(address: str) -> socket.socket:

@@ -3,6 +3,7 @@ send and reports a port that is closed."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import deque
 
@@ -48,7 +49,8 @@ class Datagram:
         """The next datagram; OSError when the kernel learnt that the peer is not there."""
         while not self._received:
             if self._error is not None:
-                error, self._error = self._error, None
+                error = self._error
+                self._error = error if self._sock.fileno() < 0 else None
                 raise error
             self._waiter = Waiter(self._reactor)
             try:
@@ -58,9 +60,12 @@ class Datagram:
         return self._received.popleft()
 
     def close(self) -> None:
+        """Whoever waits for a datagram gets OSError. Idempotent."""
         if self._sock.fileno() >= 0:
             self._reactor.unwatch(self._sock.fileno())
             self._sock.close()
+            self._error = OSError(errno.EBADF, 'the socket was closed on our side')
+            self._wake()
 
     def _on_ready(self, _events: int) -> None:
         try:
@@ -71,5 +76,8 @@ class Datagram:
             return
         except OSError as error:
             self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done:
             self._waiter.set()

@@ -147,12 +147,13 @@ class Reactor:
         ready = self.clock.wait(self._selector, self._patience(), self.threads_busy > 0)
         now = self.turn_time = self.clock.monotonic()
         for key, events in ready:
-            if self._watched.get(key.fd) is not key.data:
+            fn = self._watched.get(key.fd)
+            if fn is None or fn is not key.data:
                 continue  # a callback before this one has ended or replaced the watch
             try:
-                key.data(events)
+                fn(events)
             except Exception as error:
-                self._report_call(error, key.data)
+                self._report_call(error, fn)
         timer = self._timers.pop_due(now)
         while timer is not None:
             self._ready.append((timer.run, ()))

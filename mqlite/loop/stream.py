@@ -12,9 +12,12 @@ or the end of a message and its final dot, leave in one segment.
                             paused while more than HIGH_WATER waits to be taken
 
 Bounds: input beyond HIGH_WATER stays in the kernel, which stops the peer; a line longer than its limit raises; output
-is bounded by the writer, who awaits `drain()`. There is one deadline for the stream, set by the driver for what it is
-doing now; when it passes, whoever waits gets Timeout. After an error or the end of the peer's data every wait raises
-ConnectionLost; what was received before can still be taken.
+is bounded by the writer, who awaits `drain()` when `unsent` grows: wait_bytes does not wait for the peer to read, or
+two sides that both insist on being read first would wait for ever.
+
+There is one deadline for the stream, set by the driver for what it is doing now; once it has passed, every wait raises
+Timeout, until it is set anew. After an error or the end of the peer's data every wait raises ConnectionLost; what was
+received before can still be taken, and should be looked at: a server that hangs up says why.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class Stream:
     """One connection. All methods belong to the reactor's thread; at most one task reads and one drains."""
 
     __slots__ = ('reactor', 'peer', 'received', 'sent', '_sock', '_fd', '_in', '_at', '_out', '_unsent', '_reader',
-                 '_writer', '_events', '_lost', '_deadline', '_timer', '_tls')
+                 '_writer', '_events', '_lost', '_deadline', '_expired', '_timer', '_tls', '_refused')
 
     def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int]) -> None:
         self.reactor = reactor
@@ -60,7 +63,9 @@ class Stream:
         self._writer: Waiter[None] | None = None
         self._events = 0
         self._lost: MqliteError | None = None
+        self._refused = False  # sending has failed: what is written from now on goes nowhere
         self._deadline: float | None = None
+        self._expired = False
         self._timer: Timer | None = None
         self._tls: TlsLayer | None = None
         self._want(READ)
@@ -97,15 +102,25 @@ class Stream:
 
     def wait_bytes(self) -> Waiter[None]:
         """Send what was written, then wait until more input has arrived. To be awaited at once."""
+        before = self.received
         self.flush()
         waiter = self._reader = Waiter(self.reactor)
-        if self._lost is not None:
+        if self.received != before:
+            waiter.set()  # the peer has gone, and flush found its last words
+        elif self._lost is not None:
             waiter.fail(self._lost)
+        elif self._expired:
+            waiter.fail(_time_out())
         elif not self._events & READ:
             self._want(self._events | READ)
         return waiter
 
     # writing
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were flushed and that the kernel has not taken: the peer is slow to read."""
+        return len(self._unsent)
 
     def write(self, data: bytes) -> None:
         """Add to what is sent at the next flush: by wait_bytes, drain, or close."""
@@ -117,6 +132,8 @@ class Stream:
         if out:
             data = out[0] if len(out) == 1 else b''.join(out)
             out.clear()
+            if not data:
+                return
             self.sent += len(data)
             try:
                 self._send(data if self._tls is None else self._tls.send(data))
@@ -129,6 +146,8 @@ class Stream:
         while self._unsent:
             if self._lost is not None:
                 raise self._lost
+            if self._expired:
+                raise _time_out()
             self._writer = Waiter(self.reactor)
             try:
                 await self._writer
@@ -160,8 +179,15 @@ class Stream:
     def fileno(self) -> int:
         return self._fd
 
-    def expire_in(self, seconds: float) -> None:
-        """Whoever waits on the stream after so many seconds from now gets Timeout; replaces the deadline before."""
+    def expire_in(self, seconds: float | None) -> None:
+        """Whoever waits on the stream after so many seconds from now gets Timeout; replaces the deadline before.
+
+        None: no deadline, for a connection that may be idle.
+        """
+        self._expired = False
+        if seconds is None:
+            self._deadline = None
+            return
         when = self._deadline = self.reactor.turn_time + seconds
         if self._timer is None:
             self._timer = self.reactor.call_at(when, self._check_deadline)
@@ -170,22 +196,30 @@ class Stream:
             self._timer = self.reactor.call_at(when, self._check_deadline)
 
     async def start_tls(self, context: ssl.SSLContext, server_side: bool, hostname: str | None = None) -> None:
-        """Do the handshake. The caller has made sure that `buffered` is 0: earlier bytes would be in clear."""
+        """Do the handshake; TlsError when it fails, and then the stream is only good for closing.
+
+        What is buffered belongs to the handshake: a client's first flight is often here before we are. If it was sent
+        in clear instead, the handshake fails, and it cannot pass for something protected (CVE-2011-0411).
+        """
         await self.drain()
+        before = self.received - self.buffered
         layer = TlsLayer(context, server_side, hostname)
-        complete = layer.handshake(b'')
+        complete = self._handshake(layer)
         while True:
             self._send(layer.pending_output())
             if complete:
                 break
             await self.wait_bytes()
-            try:
-                complete = layer.handshake(self.take())
-            except TlsError:
-                self._send(layer.pending_output())  # the alert tells the peer why
-                raise
-        self._tls = layer
-        self._received(self._decrypt(layer, b''))
+            complete = self._handshake(layer)
+        self._tls, self.received = layer, before
+        self._decrypt(layer, b'')
+
+    def _handshake(self, layer: TlsLayer) -> bool:
+        try:
+            return layer.handshake(self.take())
+        except TlsError:
+            self._send(layer.pending_output())  # the alert tells the peer why
+            raise
 
     @property
     def cipher(self) -> tuple[str, str, int] | None:
@@ -202,7 +236,7 @@ class Stream:
         self._want(0)
         if self._timer is not None:
             self._timer.cancel()
-        self._fd = -1
+        self._fd, self._unsent = -1, memoryview(b'')
         self._sock.close()
         self._lose(ConnectionLost('the connection was closed on our side'))
 
@@ -211,6 +245,10 @@ class Stream:
         self.expire_in(seconds)
         try:
             await self.drain()
+            if self._tls is not None:
+                self._send(self._tls.close_notify())
+                self._tls = None  # what still comes is discarded unread
+                await self.drain()
             self._sock.shutdown(socket.SHUT_WR)
             while True:
                 self.take()
@@ -234,28 +272,34 @@ class Stream:
         if events & WRITE:
             self._send(b'')
         if events & READ and self._events & READ:
-            try:
-                data = self._sock.recv(RECEIVE_SIZE)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self._lose(ConnectionLost(f'connection lost: {error.strerror}'))
-                return
-            if data:
-                self._received(data if self._tls is None else self._decrypt(self._tls, data))
-            else:
-                self._lose(ConnectionLost('the peer closed the connection'))
+            self._receive()
 
-    def _decrypt(self, tls: TlsLayer, data: bytes) -> bytes:
+    def _receive(self) -> bool:
+        """Take what the kernel has, up to RECEIVE_SIZE; False when it has nothing, or never will."""
         try:
-            data = tls.receive(data)
-        except TlsError as error:
-            self._lose(error)
-            return b''
-        self._send(tls.pending_output())
-        if tls.closed:
+            data = self._sock.recv(RECEIVE_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._lose(ConnectionLost(f'connection lost: {error.strerror}'))
+            return False
+        if not data:
+            self._lose(ConnectionLost('the peer closed the connection'))
+        elif self._tls is None:
+            self._received(data)
+        else:
+            self._decrypt(self._tls, data)
+        return bool(data)
+
+    def _decrypt(self, tls: TlsLayer, data: bytes) -> None:
+        self._received(tls.receive(data))
+        answer = tls.pending_output()
+        if answer:
+            self._send(answer)
+        if tls.failed is not None:
+            self._lose(tls.failed)
+        elif tls.closed:
             self._lose(ConnectionLost('the peer closed the TLS connection'))
-        return data
 
     def _received(self, data: bytes) -> None:
         if not data:
@@ -269,25 +313,32 @@ class Stream:
             self._reader.set()
 
     def _send(self, data: bytes) -> None:
+        if self._refused or self._fd < 0:
+            return
         if self._unsent:
             view = memoryview(bytes(self._unsent) + data) if data else self._unsent
         else:
             view = memoryview(data)
-        if view and self._fd >= 0:
+        if view:
             try:
                 view = view[self._sock.send(view):]
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as error:
-                view = memoryview(b'')
-                self._unsent = view
-                self._lose(ConnectionLost(f'connection lost: {error.strerror}'))
+                self._send_failed(error)
                 return
         self._unsent = view
-        if self._fd >= 0:
-            self._want(self._events | WRITE if view else self._events & ~WRITE)
+        self._want(self._events | WRITE if view else self._events & ~WRITE)
         if not view and self._writer is not None and not self._writer.done:
             self._writer.set()
+
+    def _send_failed(self, error: OSError) -> None:
+        """The peer takes nothing more. What it said before is in the kernel still."""
+        self._refused, self._unsent = True, memoryview(b'')
+        while self.buffered < HIGH_WATER and self._lost is None and self._receive():
+            pass
+        self._want(self._events & ~WRITE)
+        self._lose(ConnectionLost(f'connection lost: {error.strerror}'))
 
     def _lose(self, error: MqliteError) -> None:
         if self._lost is None:
@@ -305,7 +356,11 @@ class Stream:
         if self._deadline > self.reactor.clock.monotonic():
             self._timer = self.reactor.call_at(self._deadline, self._check_deadline)
             return
-        self._deadline = None
+        self._deadline, self._expired = None, True
         for waiter in (self._reader, self._writer):
             if waiter is not None and not waiter.done:
-                waiter.fail(Timeout('the time for this step ran out'))
+                waiter.fail(_time_out())
+
+
+def _time_out() -> Timeout:
+    return Timeout('the time for this step ran out')

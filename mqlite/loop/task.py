@@ -76,13 +76,12 @@ class Waiter(Generic[T]):
 class Task(Waiter[T]):
     """A coroutine on its way. Awaiting the task gives the coroutine's result."""
 
-    __slots__ = ('name', 'observed', '_begun', '_coroutine', '_waits_for', '_cancel', '_scheduled')
+    __slots__ = ('name', 'observed', '_coroutine', '_waits_for', '_cancel', '_scheduled')
 
     def __init__(self, reactor: Reactor, coroutine: Coroutine[Any, Any, T], name: str = '') -> None:
         super().__init__(reactor)
         self.name = name or getattr(coroutine, '__qualname__', 'task')
         self.observed = False  # somebody will look at the outcome: a failure is theirs to handle
-        self._begun = False
         self._coroutine = coroutine
         self._waits_for: Waiter[Any] | None = None
         self._cancel: BaseException | None = None
@@ -102,20 +101,19 @@ class Task(Waiter[T]):
         error = error or Cancelled()
         if not self.done and (self._cancel is None or isinstance(error, Cancelled)):
             self._cancel = error
-            self.wake()
+            if self._waits_for is not None:
+                self.wake()
 
     def __await__(self) -> Generator[Waiter[T], None, T]:
         self.observed = True
         return (yield from super().__await__())
 
     def _step(self) -> None:
-        reactor, cancel = self._reactor, self._cancel if self._begun else None
-        if self._waits_for is not None:
-            self._waits_for._task = None  # cancelled: it is not to wake us from what we wait for next
+        reactor, cancel = self._reactor, None
+        if self._waits_for is not None:  # else this is the beginning: a cause to end waits for the first await
+            self._waits_for._task = None  # it may still come, and is not to wake us from what we wait for next
+            cancel, self._cancel = self._cancel, None
         self._scheduled, self._waits_for = False, None
-        if self._begun:
-            self._cancel = None
-        self._begun = True
         reactor.current, before = self, reactor.current
         try:
             waiter = self._coroutine.send(None) if cancel is None else self._coroutine.throw(cancel)
@@ -130,9 +128,9 @@ class Task(Waiter[T]):
                 reactor.report(error, f'in task {self.name}')
         else:
             if waiter._task is not None:
-                self.cancel(RuntimeError(f'{self.name} awaits what another task awaits already'))
-            else:
-                self._waits_for, waiter._task = waiter, self
+                waiter = Waiter(reactor)
+                self._cancel = RuntimeError(f'{self.name} awaits what another task awaits already')
+            self._waits_for, waiter._task = waiter, self
             if self._cancel is not None:
                 self.wake()
         finally:

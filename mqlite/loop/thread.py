@@ -27,7 +27,7 @@ class WorkerThread:
         self._thread.start()
 
     def submit(self, fn: Callable[..., T], *args: Any) -> Waiter[T]:
-        """Run fn(*args) in the thread; its result or exception arrives at the Waiter."""
+        """Run fn(*args) in the thread; its result or exception arrives at the Waiter. Not after `stop`."""
         waiter: Waiter[T] = Waiter(self._reactor)
         self._reactor.threads_busy += 1
         self._jobs.put((waiter, fn, args))
@@ -37,16 +37,20 @@ class WorkerThread:
         self._jobs.put(None)
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            waiter, fn, args = job
-            try:
-                value, error = fn(*args), None
-            except BaseException as raised:
-                value, error = None, raised
-            self._reactor.call_from_thread(self._answer, waiter, value, error)
+        while self._work_on(self._jobs.get()):
+            pass
+
+    def _work_on(self, job: Job | None) -> bool:
+        """A function of its own, so that nothing of a job is kept in memory while the thread waits for the next."""
+        if job is None:
+            return False
+        waiter, fn, args = job
+        try:
+            value, error = fn(*args), None
+        except BaseException as raised:
+            value, error = None, raised
+        self._reactor.call_from_thread(self._answer, waiter, value, error)
+        return True
 
     def _answer(self, waiter: Waiter[Any], value: Any, error: BaseException | None) -> None:
         self._reactor.threads_busy -= 1

@@ -23,8 +23,12 @@ class TlsLayer:
     def __init__(self, context: ssl.SSLContext, server_side: bool, hostname: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, hostname)
+        try:
+            self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, hostname)
+        except ValueError as error:  # also what cannot be written as a name (UnicodeError)
+            raise TlsError(f'{hostname!r} cannot be the name of a TLS server: {error}') from error
         self.closed = False  # the peer said close_notify: what follows is not ours
+        self.failed: TlsError | None = None  # the peer sent an alert or a bad record
 
     def handshake(self, data: bytes) -> bool:
         """Feed ciphertext to the handshake; True when it is complete."""
@@ -38,7 +42,7 @@ class TlsLayer:
         return True
 
     def receive(self, data: bytes) -> bytes:
-        """The plaintext that this ciphertext completes; may be empty."""
+        """The plaintext that this ciphertext completes; may be empty. Then look at `closed`, `failed`."""
         self._incoming.write(data)
         plain: list[bytes] = []
         try:
@@ -53,7 +57,7 @@ class TlsLayer:
         except ssl.SSLZeroReturnError:
             self.closed = True
         except ssl.SSLError as error:
-            raise TlsError(_reason(error)) from error
+            self.failed = TlsError(_reason(error))
         return b''.join(plain)
 
     def send(self, data: bytes) -> bytes:
@@ -89,6 +93,22 @@ def client_context(verify: bool = False) -> ssl.SSLContext:
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def verified_context(verify: bool, ca_file: str | None, certificate: str | None, key: str | None) -> TlsContext:
+    """A context for a server that we know: its certificate is checked, ours is shown. OSError for a missing file,
+    TlsError for one that is no certificate or key."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if certificate:
+            context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise TlsError(f'certificate or key: {_reason(error)}') from error
     return context
 
 

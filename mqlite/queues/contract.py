@@ -8,6 +8,8 @@ The promises:
 - `settle` publishes what the delivery led to (results, the retry) first and takes the delivery off after that: a crash
   in between gives a duplicate, never a loss.
 - While the store cannot keep anything, `trouble` says why, and `publish` fails at once instead of waiting.
+- A message that can never be kept (too large, an impossible queue) fails `publish` and `settle` with PermanentError, at
+  once and with nothing done: what was to be settled is still in hand.
 """
 
 from __future__ import annotations
@@ -35,27 +37,32 @@ class Message:
 
 
 class Delivery:
-    """One message that was taken from a queue and is in our hands. `lost`: how often a process died holding it."""
+    """One message that was taken from a queue and is in our hands.
 
-    __slots__ = ('body', 'lost', 'priority', 'queue', 'tag')
+    `lost`: how often it was taken before by somebody who did not settle it. `fault`: why the body cannot be read, ''
+    when it can.
+    """
 
-    def __init__(self, queue: str, tag: int, body: bytes, priority: int, lost: int) -> None:
+    __slots__ = ('body', 'fault', 'lost', 'priority', 'queue', 'tag')
+
+    def __init__(self, queue: str, tag: int, body: bytes, priority: int, lost: int, fault: str = '') -> None:
         self.queue = queue
         self.tag = tag
         self.body = body
         self.priority = priority
         self.lost = lost
+        self.fault = fault
 
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """What `queue list` shows of one queue. `due` is when the first waiting message may go, 0 when none waits."""
+    """What `queue list` shows of one queue; None for what the store cannot tell."""
 
     name: str
-    ready: int
-    waiting: int
-    taken: int
-    size: int
+    ready: int  # messages that may go now
+    waiting: int  # messages whose time has not come
+    taken: int | None  # messages in somebody's hands
+    size: int | None  # bytes of all bodies
 
 
 class Consumer(Protocol):
@@ -71,26 +78,30 @@ class Store(Protocol):
     trouble: str | None
 
     async def open(self) -> None:
-        """Make ready; QueueError or ConfigError when that cannot be."""
+        """Make ready. ConfigError: it will never work. QueueError: not now, but the store goes on trying."""
 
     async def close(self) -> None:
-        """Give back what was not settled, and close."""
+        """Give back what was not settled, and close; whoever still waits for a settlement gets QueueError."""
 
     def publish(self, messages: Sequence[Message]) -> Waiter[None]:
         """Keep all of them. See above."""
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:
-        """Publish these, then take the delivery off its queue. Tried again until it works."""
+        """Publish these, then take the delivery off its queue. Tried again until it works, or the store is closed.
+
+        A delivery is settled or released once; KeyError the second time.
+        """
 
     def release(self, delivery: Delivery) -> None:
-        """Put the delivery back as it was."""
+        """Put the delivery back as it was; whoever consumes its queue may get it at once."""
 
     def consume(self, queue: str, prefetch: int, prefetch_bytes: int,
                 on_delivery: Callable[[Delivery], object]) -> Consumer:
         """Call on_delivery for each message, with at most so many messages, and about so many bytes, in hand."""
 
     async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        """Take up to `count` messages that are due, now."""
+        """Take up to `count` messages that are due, now. To be awaited to its end: a caller that is cancelled
+        meanwhile leaves them in our hands until the store is closed."""
 
     async def purge(self, queue: str) -> int:
         """Delete what is on the queue and in nobody's hands; how many that were."""

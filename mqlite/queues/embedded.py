@@ -11,14 +11,15 @@ fsync, and a slow disk makes batches larger, not sessions slower one by one.
 
 When a commit fails (disk full, file locked for too long), publishes fail at once, and for RETRY_SECONDS those that
 follow too: a client gets its 451 now rather than after a time-out. Settlements are never given up: they stand for mail
-that was delivered already.
+that was delivered already. A message that SQLite could never take (too large, a name that is no text) is refused
+before it joins a batch, where it would fail the others and come back with every attempt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Callable, TypeVar
 
 from mqlite.errors import PermanentError
 from mqlite.loop.reactor import Reactor
@@ -27,7 +28,9 @@ from mqlite.loop.task import Task, Waiter, sleep
 from mqlite.loop.thread import WorkerThread
 from mqlite.loop.timers import Timer
 from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
-from mqlite.queues.sqlite import LARGEST_BODY, Batch, Database, Taken, Want
+from mqlite.queues.sqlite import LARGEST_BODY, LARGEST_PRIORITY, Batch, Database, Taken, Want
+
+T = TypeVar('T')
 
 RETRY_SECONDS = 1.0  # between a failed commit and the next attempt
 POLL_SECONDS = 1.0  # how often a hungry consumer looks for what other processes have published
@@ -40,17 +43,18 @@ class Work:
 
     published: list[tuple[Sequence[Message], Waiter[None]]] = field(default_factory=list)
     settled: list[tuple[int, Sequence[Message], Waiter[None]]] = field(default_factory=list)
-    released: list[int] = field(default_factory=list)
+    released: list[Delivery] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.published or self.settled or self.released)
 
     def batch(self) -> Batch:
         publish = [message for messages, _ in self.published for message in messages]
         publish += [message for _, messages, _ in self.settled for message in messages]
-        return Batch(publish, [tag for tag, _, _ in self.settled], list(self.released))
+        return Batch(publish, [tag for tag, _, _ in self.settled], [delivery.tag for delivery in self.released])
 
     def waiters(self) -> list[Waiter[None]]:
         return [waiter for _, waiter in self.published] + [waiter for _, _, waiter in self.settled]
-
-
 
 
 class EmbeddedConsumer:
@@ -61,6 +65,7 @@ class EmbeddedConsumer:
         self.queue = queue
         self.on_delivery = on_delivery
         self.hungry = True  # a look at the queue may give something
+        self.stopped = False
         self.timer: Timer | None = None  # for the next message that waits for its time
         self._store = store
         self._count = prefetch
@@ -89,46 +94,58 @@ class EmbeddedStore:
     """See `contract.Store`."""
 
     def __init__(self, reactor: Reactor, path: str, on_note: Callable[[str], object],
-                 poll_seconds: float = POLL_SECONDS) -> None:
+                 poll_seconds: float = POLL_SECONDS, recover_polls: int = RECOVER_POLLS) -> None:
         """`on_note` is told in a line when the file cannot be used, when it can again, and what was recovered."""
         self.trouble: str | None = None
         self._reactor = reactor
         self._on_note = on_note
         self._poll_seconds = poll_seconds
+        self._recover_polls = recover_polls
         self._database = Database(path)
         self._thread = WorkerThread(reactor, 'queue')
         self._next = Work()
         self._consumers: list[EmbeddedConsumer] = []
-        self._holders: dict[int, EmbeddedConsumer] = {}
+        self._holders: dict[Delivery, EmbeddedConsumer | None] = {}  # what is in our hands, and who has asked for it
         self._scheduled = False  # a batch begins at the end of this turn
         self._running = False  # a batch is in the thread
         self._pause: Timer | None = None  # after a failure
+        self._noted = False  # on_note knows of the trouble
         self._idle = Signal(reactor)
-        self._closed = False
+        self._closing = self._closed = False
         self._poller: Task[None] | None = None
 
     async def open(self) -> None:
-        await self._thread.submit(self._database.open)
-        await self._recover()
+        try:
+            await self._submit(self._database.open)
+            await self._recover()
+        except BaseException:
+            await self.close()
+            raise
         self._poller = self._reactor.spawn(self._poll(), 'queue poll')
 
     async def close(self) -> None:
-        self._closed = True
+        self._closing = True
         if self._poller is not None:
             self._poller.cancel()
+        for consumer in list(self._consumers):
+            consumer.stop()
         if self._pause is not None:
             self._resume()
         while self._running or self._scheduled:
             await self._idle.wait()
-        await self._thread.submit(self._database.close)
-        self._thread.stop()
+        if not self._closed:
+            done = self._submit(self._database.close)
+            self._closed, self.trouble = True, 'the queue is closed'
+            self._thread.stop()
+            await done
 
     def publish(self, messages: Sequence[Message]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
-        if self.trouble is not None:
+        refusal = _refusal(messages)
+        if refusal is not None:
+            waiter.fail(refusal)
+        elif self.trouble is not None:
             waiter.fail(QueueError(self.trouble))
-        elif any(len(message.body) > LARGEST_BODY for message in messages):
-            waiter.fail(PermanentError(f'a message of more than {LARGEST_BODY} bytes cannot be kept'))
         else:
             self._next.published.append((messages, waiter))
             self._schedule()
@@ -136,13 +153,18 @@ class EmbeddedStore:
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
-        self._next.settled.append((delivery.tag, messages, waiter))
-        self._gave(delivery)
+        refusal = QueueError('the queue is closed') if self._closed else _refusal(messages)
+        if refusal is not None:
+            waiter.fail(refusal)
+        else:
+            self._gave(delivery)
+            self._next.settled.append((delivery.tag, messages, waiter))
         return waiter
 
     def release(self, delivery: Delivery) -> None:
-        self._next.released.append(delivery.tag)
-        self._gave(delivery)
+        if not self._closed:  # closing has given back everything
+            self._gave(delivery)
+            self._next.released.append(delivery)
 
     def consume(self, queue: str, prefetch: int, prefetch_bytes: int,
                 on_delivery: Callable[[Delivery], object]) -> EmbeddedConsumer:
@@ -152,24 +174,33 @@ class EmbeddedStore:
         return consumer
 
     def stop_consumer(self, consumer: EmbeddedConsumer) -> None:
+        consumer.stopped = True
         if consumer in self._consumers:
             self._consumers.remove(consumer)
         if consumer.timer is not None:
             consumer.timer.cancel()
 
     async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        return await self._thread.submit(self._database.fetch, queue, count, self._reactor.clock.time())
+        deliveries = await self._submit(self._database.fetch, queue, count, self._reactor.clock.time())
+        self._holders.update(dict.fromkeys(deliveries))
+        return deliveries
 
     async def purge(self, queue: str) -> int:
-        return await self._thread.submit(self._database.purge, queue)
+        return await self._submit(self._database.purge, queue)
 
     async def list_queues(self) -> list[QueueStatus]:
-        return await self._thread.submit(self._database.status, self._reactor.clock.time())
+        return await self._submit(self._database.status, self._reactor.clock.time())
+
+    def _submit(self, fn: Callable[..., T], *args: object) -> Waiter[T]:
+        if self._closed:
+            raise QueueError('the queue is closed')
+        return self._thread.submit(fn, *args)
 
     # batches
 
     def _gave(self, delivery: Delivery) -> None:
-        consumer = self._holders.pop(delivery.tag, None)
+        """KeyError when it was settled or released before: its number may be that of another message by now."""
+        consumer = self._holders.pop(delivery)
         if consumer is not None:
             consumer.gave(delivery)
         self._schedule()
@@ -183,15 +214,15 @@ class EmbeddedStore:
         self._scheduled = False
         work, self._next = self._next, Work()
         batch = work.batch()
-        published = {message.queue for message in batch.publish}
+        changed = {message.queue for message in batch.publish} | {delivery.queue for delivery in work.released}
         hungry = []
         for consumer in self._consumers:
-            consumer.hungry = consumer.hungry or consumer.queue in published
+            consumer.hungry = consumer.hungry or consumer.queue in changed
             want = consumer.want()
             if want is not None:
                 batch.wanted.append(want)
                 hungry.append(consumer)
-        if batch.publish or batch.settled or batch.released or hungry:
+        if work or hungry:
             self._running = True
             self._reactor.spawn(self._commit(work, batch, hungry), 'queue commit')
         else:
@@ -199,14 +230,14 @@ class EmbeddedStore:
 
     async def _commit(self, work: Work, batch: Batch, hungry: list[EmbeddedConsumer]) -> None:
         try:
-            taken = await self._thread.submit(self._database.apply, batch, self._reactor.clock.time())
-        except QueueError as error:
+            taken = await self._submit(self._database.apply, batch, self._reactor.clock.time())
+        except Exception as error:  # also what nobody expected: a batch that ends in silence would stop the queue
             self._running = False
             self._failed(error, work)
             return
-        self._running = False
-        if self.trouble is not None:
-            self.trouble = None
+        self._running, self.trouble = False, None
+        if self._noted and (batch.publish or batch.settled):  # an empty batch fits a disk that has no room for mail
+            self._noted = False
             self._on_note('the queue can be written again')
         for waiter in work.waiters():
             waiter.set()
@@ -214,20 +245,29 @@ class EmbeddedStore:
             self._hand_out(consumer, share)
         self._schedule()
 
-    def _failed(self, error: QueueError, work: Work) -> None:
+    def _failed(self, error: Exception, work: Work) -> None:
         """Publishes fail; settlements and releases wait for the next attempt, in front of newer ones."""
-        if self.trouble is None:
+        if not self._noted:
+            self._noted = True
             self._on_note(f'{error}; mail is refused for now, trying again every {RETRY_SECONDS:g} s')
-        self.trouble = str(error)
+        self.trouble = str(error) if isinstance(error, QueueError) else repr(error)
         refused = work.published + self._next.published
         self._next = Work([], work.settled + self._next.settled, work.released + self._next.released)
         for _, waiter in refused:
             waiter.fail(QueueError(self.trouble))
-        if self._closed:
-            self._on_note(f'{len(self._next.settled)} results could not be kept: their messages will be sent again')
-            self._idle.notify()
+        if self._closing:
+            self._give_up()
         else:
             self._pause = self._reactor.call_later(RETRY_SECONDS, self._resume)
+
+    def _give_up(self) -> None:
+        """We are closing, and the file is of no use: there is no next attempt."""
+        work, self._next = self._next, Work()
+        if work.settled:
+            self._on_note(f'{len(work.settled)} results could not be kept: their messages will be sent again')
+        for _, _, waiter in work.settled:
+            waiter.fail(QueueError(self.trouble))
+        self._idle.notify()
 
     def _resume(self) -> None:
         """Try again; also with nothing to write, to learn whether the file can be used again."""
@@ -239,15 +279,18 @@ class EmbeddedStore:
 
     def _hand_out(self, consumer: EmbeddedConsumer, share: Taken) -> None:
         consumer.hungry = share.more
-        wanted = consumer in self._consumers
         for delivery in share.deliveries:
-            self._holders[delivery.tag] = consumer
+            self._holders[delivery] = consumer
             consumer.took(delivery)
-            if wanted:
-                consumer.on_delivery(delivery)
-            else:
+        for delivery in share.deliveries:
+            if consumer.stopped:
                 self.release(delivery)
-        if share.next_due is not None and wanted:
+                continue
+            try:
+                consumer.on_delivery(delivery)
+            except Exception as error:  # the others are not to suffer
+                self._reactor.report(error, f'in the consumer of {consumer.queue}')
+        if share.next_due is not None and not consumer.stopped:
             if consumer.timer is not None:
                 consumer.timer.cancel()
             delay = max(0.0, share.next_due - self._reactor.clock.time())
@@ -261,21 +304,33 @@ class EmbeddedStore:
 
     async def _poll(self) -> None:
         """Look for what other processes have published, and now and then for processes that have died."""
-        version, count = 0, 0
+        seen, count = (0, 0), 0
         while True:
             await sleep(self._reactor, self._poll_seconds)
             count += 1
             try:
-                before, version = version, await self._thread.submit(self._database.data_version)
-                recovered = await self._recover() if count % RECOVER_POLLS == 0 else 0
+                version = await self._submit(self._database.data_version)
+                recovered = await self._recover() if count % self._recover_polls == 0 else 0
             except QueueError:
                 continue  # the next commit will say so
-            if version != before or recovered:
+            clock = self._reactor.clock
+            before, seen = seen, (version, round(clock.time() - clock.monotonic()))  # the second: has it been set?
+            if seen != before or recovered:
                 for consumer in self._consumers:
                     self._rouse(consumer)
 
     async def _recover(self) -> int:
-        recovered = await self._thread.submit(self._database.recover)
+        recovered = await self._submit(self._database.recover)
         if recovered:
             self._on_note(f'{recovered} messages of a process that has died are on the queue again')
         return recovered
+
+
+def _refusal(messages: Sequence[Message]) -> PermanentError | None:
+    """Why these can never be kept; None when nothing speaks against it."""
+    for message in messages:
+        if len(message.body) > LARGEST_BODY:
+            return PermanentError(f'a message of more than {LARGEST_BODY} bytes cannot be kept')
+        if not (message.queue.isprintable() and abs(message.priority) <= LARGEST_PRIORITY):
+            return PermanentError(f'no message can be kept on queue {message.queue!r} with priority {message.priority}')
+    return None

@@ -12,11 +12,14 @@ indexes serve the consumer: `ready` by priority and arrival, `waiting` by time.
 Durable: WAL with synchronous=FULL, so that a commit has been fsynced when it returns; a batch is one transaction and
 one fsync. Several processes may use one file. A process is an owner: it holds a lock on a file of its own beside the
 database, which the kernel releases when the process ends in any way; whoever finds an owner's file unlocked gives that
-owner's messages back. Limits: a body of at most 1 GB (SQLite's own); no network file systems.
+owner's messages back. All files are made for their owner only (0600): mail is private.
+
+Limits: a body of at most 1 GB (SQLite's own); no network file systems; open it after a fork, never before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -24,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, TypeVar
 
-from mqlite.errors import ConfigError
+from mqlite.errors import ConfigError, TemporaryError
 from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
 
 T = TypeVar('T')
@@ -32,9 +35,12 @@ T = TypeVar('T')
 APPLICATION_ID = 0x6D716C71  # 'mqlq': tells our file from another program's
 SCHEMA_VERSION = 1
 LARGEST_BODY = 999_000_000  # bytes; SQLite's limit for a blob is 10^9
+LARGEST_PRIORITY = 2**31  # either way: what SQLite takes, with room to spare
 _BUSY_SECONDS = 10.0  # how long we wait for another process's transaction
+_WAL_ATTEMPTS = 20
 _PAGE_SIZE = 16384  # bytes: a usual message fits a page; measured a quarter cheaper than 4096
 _CHECKPOINT_PAGES = 1000  # 16 MB of WAL before it is written back to the file
+_PURGED_ROWS = 1000  # per transaction, so that other processes get their turn
 _ROWS = 64  # rows per statement: a batch is few steps, and each step costs the thread one wait for Python's lock
 
 _SCHEMA = f"""
@@ -60,7 +66,9 @@ _READY = f"""SELECT m.id, length(m.body) FROM message m {_FREE} AND m.due = 0
              ORDER BY m.priority DESC, m.id LIMIT ?"""
 _DUE = f"""SELECT m.id, length(m.body) FROM message m {_FREE} AND m.due > 0 AND m.due <= ?
            ORDER BY m.due LIMIT ?"""
-_NEXT_DUE = f'SELECT min(m.due) FROM message m {_FREE} AND m.due > 0'
+_NEXT_DUE = f'SELECT m.due FROM message m {_FREE} AND m.due > 0 ORDER BY m.due LIMIT 1'
+_PURGE = tuple(f'DELETE FROM message WHERE id IN (SELECT m.id FROM message m {_FREE} AND {part} LIMIT {_PURGED_ROWS})'
+               for part in ('m.due = 0', 'm.due > 0'))  # each has its index
 _STATUS = """SELECT m.queue,
                     sum(coalesce(c.owner, 0) = 0 AND m.due <= :now), sum(coalesce(c.owner, 0) = 0 AND m.due > :now),
                     sum(coalesce(c.owner, 0) > 0), sum(length(m.body))
@@ -99,41 +107,45 @@ class Database:
     """One connection of one process."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = os.path.realpath(path)  # the same for every process, or each would think the others dead
         self._owner = 0
-        self._lock: int | None = None
+        self._undo = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Open or create the file; ConfigError when it is not ours or cannot be used."""
-        try:
-            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None,
-                                       check_same_thread=False)
-            self._db.execute(f'PRAGMA page_size = {_PAGE_SIZE}')
-            self._db.execute('PRAGMA journal_mode = WAL')
-            self._db.execute('PRAGMA synchronous = FULL')
-            self._db.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
-            self._create_or_check()
-            self._become_owner()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f'cannot use the queue file {self.path}: {error}; '
-                              f'check queue-address, the folder and its permissions') from error
+        """Open or create the file; ConfigError when it is not ours or cannot be used, TemporaryError when it can be
+        later (locked, no space); then nothing stays open.
+        """
+        with contextlib.ExitStack() as undo:
+            try:
+                self._connect(undo)
+                self._create_or_check()
+                self._become_owner(undo)
+            except (sqlite3.Error, OSError) as error:
+                if 'locked' in str(error) or 'is full' in str(error):
+                    raise TemporaryError(f'the queue file {self.path} cannot be used now: {error}') from error
+                raise ConfigError(f'cannot use the queue file {self.path}: {error}; '
+                                  f'check queue-address, the folder and its permissions') from error
+            self._undo = undo.pop_all()
 
     def close(self) -> None:
-        """Give back what this process still holds, and close."""
-        try:
-            self._transaction(self._give_back, self._owner, 0)
-        except QueueError:
-            pass  # our lock is about to go: the next process gives it back
-        self._db.close()
-        if self._lock is not None:
-            os.unlink(self._owner_file(self._owner))
-            os.close(self._lock)
+        """Give back what this process still holds, and close. Idempotent."""
+        if self._owner:
+            with contextlib.suppress(QueueError):  # our lock is about to go: the next process gives it back
+                self._transaction(self._give_back, self._owner, 0)
+        self._owner = 0
+        self._undo.close()
 
     def apply(self, batch: Batch, now: float) -> list[Taken]:
-        """One transaction, one fsync. QueueError when it could not be committed: then nothing of it happened."""
+        """One transaction, one fsync. QueueError when it could not be committed: then nothing of it happened.
+
+        An empty batch writes as well: it is how the caller learns whether the file can be written again.
+        """
         if len(batch.publish) <= _ROWS and not (batch.settled or batch.released or batch.wanted):
             try:
-                self._insert(batch.publish)  # one statement is a transaction of its own
+                if batch.publish:
+                    self._insert(batch.publish)  # one statement is a transaction of its own
+                else:
+                    self._db.execute('UPDATE owner SET id = id WHERE id = ?', (self._owner,))
             except sqlite3.Error as error:
                 raise self._trouble(error) from error
             return []
@@ -145,7 +157,13 @@ class Database:
 
     def purge(self, queue: str) -> int:
         """Delete what nobody has taken."""
-        return self._transaction(self._purge, queue)
+        count = 0
+        for statement in _PURGE:
+            deleted = _PURGED_ROWS
+            while deleted == _PURGED_ROWS:
+                deleted = self._transaction(self._purge, statement, queue)
+                count += deleted
+        return count
 
     def status(self, now: float) -> list[QueueStatus]:
         return [QueueStatus(*row) for row in self._read(_STATUS, {'now': now})]
@@ -177,7 +195,7 @@ class Database:
     def _insert(self, messages: Sequence[Message]) -> None:
         for rows in _slices(messages):
             values = ','.join(['(?,?,?,?)'] * len(rows))
-            parameters = [value for m in rows for value in (m.queue, m.priority, m.due, m.body)]
+            parameters = [value for m in rows for value in (m.queue, m.priority, max(0.0, m.due), m.body)]
             self._db.execute(f'INSERT INTO message (queue, priority, due, body) VALUES {values}', parameters)
 
     def _take(self, want: Want, now: float) -> Taken:
@@ -197,8 +215,8 @@ class Database:
         deliveries: list[Delivery] = []
         for ids in _slices(chosen):
             deliveries += self._claim(want.queue, ids)
-        next_due = None if more else self._db.execute(_NEXT_DUE, (want.queue,)).fetchone()[0]
-        return Taken(deliveries, more, next_due)
+        next_due = None if more else self._db.execute(_NEXT_DUE, (want.queue,)).fetchone()
+        return Taken(deliveries, more, next_due and next_due[0])
 
     def _claim(self, queue: str, ids: Sequence[int]) -> list[Delivery]:
         values = ','.join([f'(?,{self._owner},0)'] * len(ids))
@@ -217,18 +235,28 @@ class Database:
         self._db.execute('DELETE FROM owner WHERE id = ?', (owner,))
         return count
 
-    def _purge(self, queue: str) -> int:
-        free = 'id NOT IN (SELECT id FROM claim WHERE owner > 0)'
-        count = self._db.execute(f'DELETE FROM message WHERE queue = ? AND {free}', (queue,)).rowcount
+    def _purge(self, statement: str, queue: str) -> int:
+        count = self._db.execute(statement, (queue,)).rowcount
         self._db.execute('DELETE FROM claim WHERE owner = 0 AND id NOT IN (SELECT id FROM message)')
         return count
 
     # owners and the file
 
+    def _connect(self, undo: contextlib.ExitStack) -> None:
+        with contextlib.suppress(FileExistsError):  # one that exists keeps its mode; SQLite's other files follow it
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        undo.callback(self._db.close)
+        self._db.execute(f'PRAGMA page_size = {_PAGE_SIZE}')
+        self._db.execute('PRAGMA synchronous = FULL')
+        self._db.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
+
     def _create_or_check(self) -> None:
+        self._db.execute('BEGIN')  # one look at all three: another process may be creating it
         application, = self._db.execute('PRAGMA application_id').fetchone()
         version, = self._db.execute('PRAGMA user_version').fetchone()
         tables, = self._db.execute('SELECT count(*) FROM sqlite_master').fetchone()
+        self._db.execute('COMMIT')
         if application == APPLICATION_ID:
             if version != SCHEMA_VERSION:
                 raise ConfigError(f'the queue file {self.path} was made by another version of mqlite (schema '
@@ -237,6 +265,7 @@ class Database:
             raise ConfigError(f'{self.path} is a database of another program; let queue-address name another file')
         else:
             self._create()
+        self._enter_wal()  # not before: another program's file is left as it is
 
     def _create(self) -> None:
         self._db.execute('BEGIN EXCLUSIVE')
@@ -245,13 +274,34 @@ class Database:
                 self._db.execute(statement)
         self._db.execute('COMMIT')
 
-    def _become_owner(self) -> None:
+    def _enter_wal(self) -> None:
+        """Of several processes that start at once one makes the change, and it does not wait for the others: it fails,
+        whatever the time-out. A transaction waits."""
+        for _ in range(_WAL_ATTEMPTS - 1):
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._db.execute('PRAGMA journal_mode = WAL')
+                return
+            self._db.execute('BEGIN EXCLUSIVE')
+            self._db.execute('COMMIT')
+        self._db.execute('PRAGMA journal_mode = WAL')
+
+    def _become_owner(self, undo: contextlib.ExitStack) -> None:
         """Take a number, and lock its file before the transaction that makes the number known."""
         self._db.execute('BEGIN IMMEDIATE')
-        self._owner = self._db.execute('INSERT INTO owner DEFAULT VALUES').lastrowid or 0
-        self._lock = os.open(self._owner_file(self._owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        owner = self._db.execute('INSERT INTO owner DEFAULT VALUES').lastrowid or 0
+        lock = os.open(self._owner_file(owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        undo.callback(self._unlock, owner, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.geteuid() == 0:  # `queue publish` by root: the daemon's user must be able to tell whether it lives
+            file = os.stat(self.path)
+            os.fchown(lock, file.st_uid, file.st_gid)
         self._db.execute('COMMIT')
+        self._owner = owner
+
+    def _unlock(self, owner: int, lock: int) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._owner_file(owner))
+        os.close(lock)
 
     def _owner_file(self, owner: int) -> str:
         return f'{self.path}-owner{owner}'
@@ -261,6 +311,8 @@ class Database:
             lock = os.open(self._owner_file(owner), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
+        except OSError:
+            return False  # out of descriptors, another user's file: in doubt it lives
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(self._owner_file(owner))

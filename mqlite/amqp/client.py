@@ -1,0 +1,219 @@
+"""The AMQP driver: one connection on the loop. It moves octets and events between a stream and the state machine.
+
+    stream ─► Connection.receive ─► events ─► the owner's on_event, or the Waiter of a request
+    calls  ─► Connection/Channel ─► out    ─► one write at the end of the turn
+
+The link lives once: `open` it, use it until `ended` is set, and make a new one. Whatever ends it (a close by either
+side, a broken frame, a lost connection, two heartbeats missed, the deadline of the handshake) ends it with a reason
+for the operator. Requests are answered in the order of asking, per channel.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Callable
+
+from mqlite import __version__
+from mqlite.amqp.channel import Channel
+from mqlite.amqp.connection import Connection, heartbeat_policy
+from mqlite.amqp.events import Answer, ChannelClosed, ChannelOpened, Closed, Event, Failed, Got, Opened
+from mqlite.amqp.uri import Address
+from mqlite.errors import ConfigError, MqliteError, TemporaryError
+from mqlite.loop.connect import connect
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.stream import ConnectionLost, Stream
+from mqlite.loop.task import Task, Timeout, Waiter, timeout
+from mqlite.loop.tls import TlsError, verified_context
+
+HANDSHAKE_SECONDS = 20.0  # from the connection to connection.open-ok; a broker that starts up may be slow
+CLOSE_SECONDS = 2.0  # for the broker's close-ok
+_REFUSED = (402, 403, 530)  # invalid path, access refused, not allowed: the settings are wrong, not the moment
+
+
+class BrokerError(TemporaryError):
+    """The broker, or the way to it, failed; the text says what and where. `code`: AMQP reply code, 0 for none."""
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class BrokerRefused(ConfigError):
+    """The broker is there and will not have us as we are: a setting must change. `code`: AMQP reply code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Link:
+    """One connection to one broker. `ended` is set once, with the reason."""
+
+    def __init__(self, reactor: Reactor, address: Address, on_event: Callable[[Event], object]) -> None:
+        self.address = address
+        self.ended: Waiter[MqliteError] = Waiter(reactor)
+        self.version = ''  # of the broker, as it says
+        self._reactor = reactor
+        self._on_event = on_event
+        self._machine = Connection(address, {'version': __version__, 'platform': 'Python'})
+        self._stream: Stream | None = None
+        self._reader: Task[None] | None = None
+        self._opened: Waiter[None] = Waiter(reactor)
+        self._goodbye: Waiter[None] | None = None  # whoever closes us
+        self._answers: dict[int, deque[Waiter[Any]]] = {}
+        self._scheduled = False
+        self._heard = self._spoke = 0.0
+
+    @property
+    def blocked(self) -> bool:
+        """The broker takes no publishes now."""
+        return self._machine.blocked
+
+    async def open(self, target: str, verify: bool) -> None:
+        """Connect to the numeric address `target` and log in. BrokerError or BrokerRefused when that cannot be."""
+        address = self.address
+        seconds = address.connect_timeout or HANDSHAKE_SECONDS
+        try:
+            with timeout(self._reactor, seconds, f'no answer within {seconds:g} s'):
+                self._stream = await connect(self._reactor, target, address.port, seconds=seconds)
+                if address.tls:
+                    context = verified_context(verify if address.verify is None else address.verify,
+                                               address.cacertfile, address.certfile, address.keyfile)
+                    await self._stream.start_tls(context, server_side=False,
+                                                 hostname=address.server_name or address.host)
+                self._heard = self._spoke = self._reactor.now()
+                self._reader = self._reactor.spawn(self._read(self._stream), f'reader of {address}')
+                self.touch()
+                await self._opened
+        except (OSError, Timeout, ConnectionLost, TlsError) as error:
+            text = (error.strerror if isinstance(error, OSError) else '') or str(error)
+            self._end(BrokerError(f'{address}: {text}'))
+            raise self.ended.result() from error
+        except BaseException:
+            self._end(BrokerError(f'{address}: given up'))
+            raise
+        self._beat()
+
+    async def close(self) -> None:
+        """Say goodbye, wait a little for the answer, close."""
+        self._machine.close(200, 'mqlite is stopping')
+        self.touch()
+        if not self.ended.done:
+            self._goodbye = Waiter(self._reactor)
+            try:
+                with timeout(self._reactor, CLOSE_SECONDS):
+                    await self._goodbye
+            except Timeout:
+                self._end(BrokerError(f'{self.address}: closed'))
+
+    def drop(self, reason: str) -> None:
+        """End the link at once: it is of no more use."""
+        self._end(BrokerError(f'{self.address}: {reason}'))
+
+    async def channel(self) -> Channel:
+        """A new channel, open on both sides."""
+        channel = self._machine.open_channel()
+        await self._answer(channel)
+        return channel
+
+    def request(self, channel: Channel, name: str, **fields: Any) -> Waiter[Any]:
+        """Its Answer (or Got) event. BrokerError with the broker's code when it closed the channel over it."""
+        channel.request(name, **fields)
+        return self._answer(channel)
+
+    def touch(self) -> None:
+        """Something was queued in the machine: send it with the rest of this turn."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.call_at_turn_end(self.flush)
+
+    def flush(self) -> None:
+        """Send now what is queued: for those who queue at the end of a turn themselves."""
+        self._scheduled = False
+        data = self._machine.data_to_send()
+        if data and self._stream is not None:
+            self._spoke = self._reactor.turn_time
+            self._stream.write(data)
+            self._stream.flush()
+
+    # the stream
+
+    async def _read(self, stream: Stream) -> None:
+        try:
+            while not self.ended.done:
+                await stream.wait_bytes()
+                self._heard = self._reactor.turn_time
+                self._handle(self._machine.receive(stream.take()))
+        except (ConnectionLost, TlsError) as error:
+            self._handle(self._machine.eof())
+            self._end(BrokerError(f'{self.address}: {error}'))
+
+    def _handle(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, (Answer, Got)):
+                self._answers[event.channel].popleft().set(event)
+            elif isinstance(event, ChannelOpened):
+                self._answers[event.channel].popleft().set(event)
+            elif isinstance(event, Opened):
+                self.version = str(_text(event.server_properties.get('version', '')))
+                self._opened.set()
+            elif isinstance(event, Closed):
+                self._closed(event)
+            elif isinstance(event, Failed):
+                self._end(event.error if isinstance(event.error, ConfigError)
+                          else BrokerError(f'{self.address}: {event.error}'))
+            else:
+                if isinstance(event, ChannelClosed):
+                    self._fail_answers(event.channel, BrokerError(event.text, event.code))
+                self._on_event(event)
+        self.touch()
+
+    def _closed(self, event: Closed) -> None:
+        text = f'{self.address}: {event.text or "closed"}' + (f' (code {event.code})' if event.code else '')
+        self._end(BrokerRefused(text, event.code) if event.code in _REFUSED else BrokerError(text, event.code))
+
+    def _end(self, reason: MqliteError) -> None:
+        if self.ended.done:
+            return
+        self.ended.set(reason)
+        if self._goodbye is not None and not self._goodbye.done:
+            self._goodbye.set()
+        self._machine.eof()
+        if self._stream is not None:
+            self.flush()
+            self._stream.close()
+        if not self._opened.done:
+            self._opened.fail(reason)
+        for number in list(self._answers):
+            self._fail_answers(number, reason)
+
+    def _beat(self) -> None:
+        """Heartbeats, ours and the broker's."""
+        if self.ended.done:
+            return
+        now = self._reactor.now()
+        what, seconds = heartbeat_policy(self._machine.heartbeat_seconds, now - self._spoke, now - self._heard)
+        if what == 'dead':
+            self.drop('the broker has been silent for two heartbeats')
+        elif seconds != float('inf'):
+            if what == 'send':
+                self._machine.heartbeat()
+                self.touch()
+            self._reactor.call_later(seconds, self._beat)
+
+    # answers
+
+    def _answer(self, channel: Channel) -> Waiter[Any]:
+        waiter: Waiter[Any] = Waiter(self._reactor)
+        self._answers.setdefault(channel.number, deque()).append(waiter)
+        self.touch()
+        return waiter
+
+    def _fail_answers(self, number: int, error: MqliteError) -> None:
+        for waiter in self._answers.pop(number, ()):
+            waiter.fail(error)
+
+
+def _text(value: object) -> object:
+    return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value

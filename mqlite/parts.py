@@ -1,0 +1,34 @@
+"""The parts that the daemon and the subcommands share, made from the settings."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import Callable
+
+from mqlite.dns.resolver import Resolver, ResolverConfig
+from mqlite.loop.reactor import Reactor
+from mqlite.message.identifier import Identifiers
+from mqlite.queues.contract import Store
+from mqlite.queues.open import open_store
+from mqlite.receive import Receiver, ReceiverConfig
+from mqlite.settings import Settings
+
+
+def make_resolver(reactor: Reactor, settings: Settings) -> Resolver:
+    """A 0 in a dns-* setting means what /etc/resolv.conf says."""
+    return Resolver(reactor, ResolverConfig(
+        timeout=settings.seconds('dns-timeout') or None, interval=settings.seconds('dns-interval') or None,
+        attempts=settings.integer('dns-attempts') or None, rotate=settings.flag('dns-rotate') or None,
+        min_ttl=settings.seconds('dns-min-ttl'), capacity=settings.integer('dns-capacity')), random.Random())
+
+
+def make_store(reactor: Reactor, settings: Settings, on_note: Callable[[str], object]) -> Store:
+    """The store of the settings, with a resolver of its own for the names of brokers; not opened yet."""
+    return open_store(reactor, settings, make_resolver(reactor, settings), on_note)
+
+
+def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> Receiver:
+    identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
+    return Receiver(reactor.clock, store, identifiers, ReceiverConfig(
+        hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract')))

@@ -1,0 +1,39 @@
+"""Where messages wait for their time on a broker. Pure: which waiting queue, and for how long.
+
+A RabbitMQ queue is read from its head, and a consumer that holds a message for too long is thrown out. So a message
+that may not go yet is moved to a waiting queue, of which there is one for each time of waiting:
+
+    outbox ──not yet──► outbox.wait.1200 ─┐ after 1200 s       every message in a waiting queue waits equally long,
+              ├───────► outbox.wait.300  ─┤ after 300 s        so the first in is the first out, and only the head
+              ├───────► outbox.wait.60   ─┤ ...                has to be held: at most HELD messages per queue,
+              ├───────► outbox.wait.10   ─┤                    however many wait
+              └───────► outbox.wait.2    ─┴─► due? back to the outbox : the next waiting queue
+
+Each move is a confirmed publish, then an acknowledgement: a crash in between doubles the copy that waits, nothing is
+lost. No hold exceeds 20 minutes; brokers cancel consumers after 30. A message due in 8 hours is moved 24 times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+DELAYS = (1200, 300, 60, 10, 2)  # seconds; the first that is not longer than the time left is taken
+HELD = 100  # messages per waiting queue that are in our hands
+DUE_HEADER, UNTIL_HEADER = 'x-mqlite-due', 'x-mqlite-until'  # milliseconds since 1970
+
+
+def waiting_queue(queue: str, delay: int) -> str:
+    return f'{queue}.wait.{delay}'
+
+
+def place(queue: str, due: float, now: float) -> tuple[str, dict[str, Any]]:
+    """The waiting queue for a message that is due later than now, and the headers that say so."""
+    delay = next((delay for delay in DELAYS if delay <= due - now), DELAYS[-1])
+    return waiting_queue(queue, delay), {DUE_HEADER: int(due * 1000), UNTIL_HEADER: int((now + delay) * 1000)}
+
+
+def times(headers: dict[str, Any] | None) -> tuple[float, float]:
+    """(due, until) from the headers, seconds since 1970; 0 for what is not there: such a message goes back at once."""
+    values = [(headers or {}).get(name) for name in (DUE_HEADER, UNTIL_HEADER)]
+    due, until = (value / 1000 if isinstance(value, int) else 0.0 for value in values)
+    return due, until

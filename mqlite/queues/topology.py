@@ -1,0 +1,112 @@
+"""What we declare on a broker, and what its refusals mean. Pure.
+
+Declaring is idempotent as long as the arguments are those that the queue has. When they are not, the broker refuses and
+the operator must decide; the texts here name the setting.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mqlite.amqp.methods import Properties
+from mqlite.amqp.uri import Address
+from mqlite.queues.parking import DELAYS, waiting_queue
+
+_LAZY_UNTIL = (3, 12)  # from this version on classic queues are what lazy ones were
+_DELIVERY_LIMIT_FROM = (4, 0)  # quorum queues drop a message after 20 redeliveries unless told otherwise
+
+
+@dataclass(frozen=True)
+class RabbitConfig:
+    """The settings rabbitmq-*."""
+
+    addresses: tuple[Address, ...]
+    verify: bool
+    exchange: str
+    declare: bool
+    durable: bool
+    persistent: bool
+    lazy: bool
+    queue_type: str
+    max_priority: int
+    gzip: bool
+    qos: int
+    throttle: int
+    outbox: str
+    queues: tuple[str, ...]  # all that are configured, the outbox among them
+    fallback: str  # where results go whose own queue does not exist; '' for nowhere
+
+
+#   argument          the setting that decides it
+_SETTINGS = {
+    'durable':        'rabbitmq-durable',
+    'x-max-priority': 'rabbitmq-maxpriority',
+    'x-queue-mode':   'rabbitmq-lazy',
+    'x-queue-type':   'rabbitmq-queue-type',
+    'type':           'rabbitmq-exchange',
+}
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """(major, minor) of a version like 3.10.8; (0, 0) when it is none."""
+    match = re.match(r'(\d{1,4})\.(\d{1,4})', text)
+    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+
+
+def declarations(config: RabbitConfig, version: str) -> list[tuple[str, dict[str, Any]]]:
+    """The methods to send, in order: (name, fields). The waiting queues are ours and are declared in any case."""
+    rows: list[tuple[str, dict[str, Any]]] = []
+    if config.declare:
+        if config.exchange:
+            rows.append(('exchange.declare', {'exchange': config.exchange, 'type': 'direct', 'durable': True}))
+        for queue in config.queues:
+            rows += declare_queue(config, version, queue)
+    for delay in DELAYS:
+        rows.append(_declare(config, version, waiting_queue(config.outbox, delay), priorities=False))
+    return rows
+
+
+def declare_queue(config: RabbitConfig, version: str, queue: str) -> list[tuple[str, dict[str, Any]]]:
+    """One queue, and its binding when there is an exchange."""
+    rows = [_declare(config, version, queue, priorities=True)]
+    if config.exchange:
+        rows.append(('queue.bind', {'queue': queue, 'exchange': config.exchange, 'routing_key': queue}))
+    return rows
+
+
+def _declare(config: RabbitConfig, version: str, queue: str, priorities: bool) -> tuple[str, dict[str, Any]]:
+    arguments: dict[str, Any] = {}
+    quorum = config.queue_type == 'quorum'
+    if quorum:
+        arguments['x-queue-type'] = 'quorum'
+        if version_of(version) >= _DELIVERY_LIMIT_FROM:
+            arguments['x-delivery-limit'] = -1
+    else:
+        if config.max_priority and priorities:
+            arguments['x-max-priority'] = config.max_priority
+        if config.lazy and version_of(version) < _LAZY_UNTIL:
+            arguments['x-queue-mode'] = 'lazy'
+    return 'queue.declare', {'queue': queue, 'durable': config.durable or quorum, 'arguments': arguments}
+
+
+def properties(config: RabbitConfig, priority: int, headers: dict[str, Any] | None = None) -> Properties:
+    """The AMQP properties of a message that we publish."""
+    return Properties(content_type='application/json', content_encoding='gzip' if config.gzip else None,
+                      headers=headers, delivery_mode=2 if config.persistent else 1,
+                      priority=min(priority, config.max_priority) if config.max_priority else None)
+
+
+def explain(code: int, text: str, method: str, name: str) -> str:
+    """The broker's refusal of a declaration, for the operator."""
+    if code == 406:
+        match = re.search(r"inequivalent arg '([^']+)'", text)
+        setting = _SETTINGS.get(match.group(1), 'the arguments') if match else 'the arguments'
+        return (f'{name} is there already, declared otherwise: make {setting} fit it, delete it, or set '
+                f'rabbitmq-declare: false ({text})')
+    if code == 403:
+        return f'the user has no permission for {name}: grant it, or set rabbitmq-declare: false ({text})'
+    if code == 404:
+        return f'{name} is not there: create it, or set rabbitmq-declare: true ({text})'
+    return f'{method} of {name} failed: {text}'
