@@ -12,13 +12,17 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import Any
 
+from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
-from mqlite.message.document import Document, DocumentError, encode_each
+from mqlite.message.document import Document, encode_each
 from mqlite.message.headers import Trace, extract, received_header
 from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.queues.contract import Message, QueueError, Store
+from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import format_reply, reply
 from mqlite.smtp.session import Session
+
+LISTED = 3000  # octets of identifiers in one reply: Exim takes one of more than 4096 for a failure, and sends again
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,19 @@ class Receiver:
                                  'remote-port': session.client_port, 'secure': False}}
         try:
             names = await self.keep(session.sender or '', recipients, data, trace, origin, session.may_relay)
-        except DocumentError as error:
-            return format_reply(550, '5.6.0', str(error))
+        except PermanentError as error:
+            return format_reply(550, '5.6.0', printable(str(error), 256))
         except QueueError:
             return reply('queue-trouble')
-        return format_reply(250, '', 'Ok, your message has been queued using the following identifiers:',
-                            *(f'{name} for {recipient}' for name, recipient in zip(names, recipients)))
+        return _reply_kept(names, recipients)
 
     async def keep(self, sender: str, recipients: Sequence[str], data: bytes, trace: Trace, origin: dict[str, Any],
                    trusted: bool) -> list[str]:
         """Publish one document per recipient and wait until all are kept; their identifiers.
 
         `data` has CRLF line ends. `origin` is the property that says where the message came from. `trusted`: its
-        x-mq-* headers are obeyed; otherwise they are only removed. DocumentError: a header asks for what cannot be.
+        x-mq-* headers are obeyed; otherwise they are only removed. PermanentError: a header asks for what cannot be, or
+        the message is too large for the store.
         """
         self._look_at_clock()
         config, moment = self._config, self._moment
@@ -90,3 +94,17 @@ class Receiver:
             self._second = int(now)
             self._moment = format_moment(now)
             self._date = format_datetime(datetime.fromtimestamp(self._second, timezone.utc))
+
+
+def _reply_kept(names: Sequence[str], recipients: Sequence[str]) -> bytes:
+    """The identifier of each recipient, as MailerQ lists them; of very many, those that fit and the last one."""
+    lines = ['Ok, your message has been queued using the following identifiers:']
+    room = LISTED
+    for name, recipient in zip(names, recipients):
+        line = f'{name} for {recipient}'
+        room -= len(line) + 6
+        if room < 0:
+            lines.append(f'{name} to {names[-1]} for the other recipients, in their order')
+            break
+        lines.append(line)
+    return format_reply(250, '', *lines)

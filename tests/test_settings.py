@@ -158,8 +158,6 @@ COMPLAINTS = [
     ("smtp-port: 2x",          ERROR, "smtp-port: '2x' is no port or range of ports, such as 25 or 1024-1026"),
     ("dns-min-ttl: 0",         ERROR, "dns-min-ttl: 0 seconds is too short"),
     ("user: a\0b",             ERROR, "user: holds a control character"),
-    ("queue-address: amqp://a:secret@h",  ERROR,
-     "queue-address: amqp:// is not supported by this version yet, use sqlite:///path/to/file"),
     ("queue-address: secret",  ERROR, "queue-address: is no address that begins with sqlite:// or amqp:// or amqps://"),
     ("daemon: yes",          WARNING, "daemon: not honoured yet by this version: run in the background"),
 ]

@@ -8,12 +8,16 @@ back as the same byte. So every message survives the queue byte for byte; other 
 for "not UTF-8" there.
 
 A property that has the wrong form raises DocumentError with a text for whoever published the document. Properties
-that this file does not know are kept and handed through to the results.
+that this file does not know are kept and handed through to the results. So whatever `decode` lets in, `encode` must be
+able to write: numbers that JSON has no form for, and deep nesting, are refused when they come. Of a name that an object
+has twice the last one counts.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +26,12 @@ from mqlite.message.identifier import parse_moment
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address, split_address
 
+DEPTH_LIMIT = 100  # objects and arrays within each other
+QUEUE_NAME_LIMIT = 255  # octets, AMQP's short string
+
 _LARGEST_NUMBER = 2 ** 31  # seconds, attempts: larger ones are a mistake
+_DIGITS = re.compile(r'[0-9]{1,11}')
+_QUEUE_NAME = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
 
 
 class DocumentError(PermanentError):
@@ -56,13 +65,15 @@ class Document:
 
     @classmethod
     def decode(cls, body: bytes) -> Document:
-        """DocumentError when it is not a JSON object."""
+        """DocumentError when it is not a JSON object, or one that is nested too deeply."""
         try:
-            fields = json.loads(body.decode('utf-8', 'surrogateescape'), parse_constant=_refuse_constant)
+            fields = _DECODER.decode(body.decode('utf-8', 'surrogateescape'))
         except (ValueError, RecursionError) as error:
-            raise DocumentError(f'not valid JSON: {error or "nested too deeply"}') from None
+            raise DocumentError(f'not valid JSON: {error}') from None
         if not isinstance(fields, dict):
             raise DocumentError('not a JSON object')
+        if _is_deep(fields):
+            raise DocumentError(f'more than {DEPTH_LIMIT} objects and arrays within each other')
         return cls(fields)
 
     def encode(self) -> bytes:
@@ -155,11 +166,11 @@ class Document:
 
     @property
     def ips(self) -> list[str] | None:
-        """Local addresses to send from."""
+        """Local addresses to send from. What is not an array counts as left out, as in MailerQ."""
         value = self.fields.get('ips')
-        if value is None:
+        if not isinstance(value, list):
             return None
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if all(isinstance(item, str) for item in value):
             return value
         raise DocumentError('"ips" must be an array of addresses')
 
@@ -177,7 +188,10 @@ class Document:
         if not isinstance(queues, dict) or kind not in queues:
             return default
         name = queues[kind]
-        return name if isinstance(name, str) else '' if name is None else default
+        if name is None or name == '':
+            return ''
+        valid = isinstance(name, str) and _QUEUE_NAME.fullmatch(name) and len(name.encode()) <= QUEUE_NAME_LIMIT
+        return name if valid else default
 
 
 def due_time(body: bytes) -> float:
@@ -209,7 +223,7 @@ def _moment(value: object, name: str) -> float:
 
 def _number(value: object, name: str) -> int:
     """A whole number from 0; numbers in quotes are common in documents written by scripts."""
-    if isinstance(value, str) and value.isdigit() and len(value) < 12:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST_NUMBER:
         raise DocumentError(f'"{name}" must be a whole number')
@@ -218,3 +232,24 @@ def _number(value: object, name: str) -> int:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f'{name} is not JSON')
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError('a number is too large')
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _is_deep(fields: dict[str, Any]) -> bool:
+    """Whether more than DEPTH_LIMIT objects and arrays stand within each other; level by level, without recursion."""
+    level: list[Any] = [fields]
+    for _ in range(DEPTH_LIMIT):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)
+                 if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True

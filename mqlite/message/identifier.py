@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timezone
 
 _DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
-_MOMENT = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d')
+_MOMENT = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}')
 
 
 class Identifiers:

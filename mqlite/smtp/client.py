@@ -7,7 +7,10 @@ state in which it happened; what it means for the message is decided elsewhere (
 parses no text itself: replies come from `reply.ReplyReader`.
 
 With PIPELINING, MAIL, RCPT and DATA leave in one write (RFC 2920); the message and its final dot always do. After
-ClientFailure the session can go on only if `usable` says so.
+ClientFailure the session can go on only if `ready` says so.
+
+Replies have no number: a server that answers more, or less, than it was asked makes every later answer mean something
+else. So a command is sent only when nothing is left to read, and after any doubt the connection is not used again.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ TIME_LIMITS = {
 }
 _BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
 _CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
+_NAME_LIMIT = 255  # characters kept of the name in the greeting
 
 
 class ClientSession:
@@ -46,14 +50,19 @@ class ClientSession:
         self.extensions: dict[str, str] = {}  # EHLO keyword -> its parameters
         self.messages = 0  # transactions begun on this connection
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
-        self.usable = True  # another transaction may follow
+        self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
         self._dirty = False  # a transaction was left half done: RSET comes first
+
+    @property
+    def ready(self) -> bool:
+        """Another transaction may follow: as far as we can see now, the server is there and waits for it."""
+        return self.usable and not self.stream.lost and not self.stream.buffered
 
     async def start(self, tls: TlsContext | None, server_name: str) -> None:
         """Greeting and hello; STARTTLS when the server has it and `tls` is given."""
         greeting = await self._reply('intro')
         self._expect(greeting, 'intro', 2)
-        self.mta = greeting.lines[0].split(' ', 1)[0]
+        self.mta = greeting.lines[0].split(' ', 1)[0][:_NAME_LIMIT]
         await self._hello()
         if tls is not None and 'STARTTLS' in self.extensions:
             await self._start_tls(tls, server_name)
@@ -66,50 +75,44 @@ class ClientSession:
                     ('rcptto', f'RCPT TO:<{recipient}>\r\n'.encode('ascii')),
                     ('data', b'DATA\r\n')]
         if self._dirty:
-            commands.insert(0, ('mailfrom', b'RSET\r\n'))
+            await self._reset()
         self._dirty = True
-        try:
-            if 'PIPELINING' in self.extensions:
-                await self._pipelined(commands)
-            else:
-                for state, command in commands:
-                    self.stream.write(command)
-                    self._expect(await self._reply(state), state, 3 if state == 'data' else 2)
-            return await self._message(mime)
-        except ClientFailure as failure:
-            if failure.kind != 'error' or (failure.reply is not None and failure.reply.code == _CLOSING):
-                self.usable = False
-            raise
+        if 'PIPELINING' in self.extensions:
+            await self._pipelined(commands)
+        else:
+            for state, command in commands:
+                self._expect(await self._ask(state, command), state, 3 if state == 'data' else 2)
+        return await self._message(mime)
 
     async def quit(self) -> None:
         """Say goodbye and close; nothing can go wrong that matters."""
-        if self.usable and not self.stream.lost:
-            self.stream.write(b'QUIT\r\n')
-            try:
-                await self._reply('quit')
-            except ClientFailure:
-                pass
-        self.stream.close()
+        try:
+            if self.ready:
+                await self._ask('quit', b'QUIT\r\n')
+        except ClientFailure:
+            pass
+        finally:
+            self.stream.close()
 
     # the steps
 
     async def _hello(self) -> None:
-        self.stream.write(f'EHLO {self.hostname}\r\n'.encode('ascii'))
-        reply = await self._reply('ehlo')
+        reply = await self._ask('ehlo', f'EHLO {self.hostname}\r\n'.encode('ascii'))
         if reply.code // 100 == 2:
-            words = [line.upper().split(None, 1) for line in reply.lines[1:] if line]
-            self.extensions = {word[0]: ''.join(word[1:]) for word in words}
+            words = [line.upper().split(None, 1) for line in reply.lines[1:]]
+            self.extensions = {word[0]: ''.join(word[1:]) for word in words if word}
         elif reply.code // 100 == 5:
-            self.stream.write(f'HELO {self.hostname}\r\n'.encode('ascii'))
-            self._expect(await self._reply('helo'), 'helo', 2)
+            self._expect(await self._ask('helo', f'HELO {self.hostname}\r\n'.encode('ascii')), 'helo', 2)
             self.extensions = {}
         else:
             self._expect(reply, 'ehlo', 2)
 
     async def _start_tls(self, context: TlsContext, server_name: str) -> None:
-        """RFC 3207. What the server said before counts no more; bytes behind its 220 were sent in clear: not by it."""
-        self.stream.write(b'STARTTLS\r\n')
-        self._expect(await self._reply('starttls'), 'starttls', 2)
+        """RFC 3207. What the server said before counts no more; bytes behind its 220 were sent in clear: not by it.
+
+        With TLS 1.3 a server that refuses our side of the handshake says so after it, in place of its first answer.
+        """
+        self._expect(await self._ask('starttls', b'STARTTLS\r\n'), 'starttls', 2)
         if self.stream.buffered:
             raise self._unusable('starttls', 'invalid', 'the server sent more than its answer before TLS')
         self.stream.expire_in(TIME_LIMITS['handshake'])
@@ -122,7 +125,18 @@ class ClientSession:
         except ConnectionLost as error:
             raise self._unusable('handshake', 'lost', str(error)) from error
         self.extensions = {}
-        await self._hello()
+        try:
+            await self._hello()
+        except ClientFailure as failure:
+            if failure.kind == 'lost':
+                raise ClientFailure('handshake', 'lost', failure.text) from failure
+            raise
+
+    async def _reset(self) -> None:
+        """Forget the transaction before. A server that does not is no use for the next one, which is not to blame."""
+        reply = await self._ask('mailfrom', b'RSET\r\n')
+        if reply.code // 100 != 2:
+            raise self._unusable('mailfrom', 'invalid', f'the server does not forget a transaction: {reply.text}')
 
     def _mail_command(self, sender: str, mime: bytes) -> bytes:
         parameters = ''
@@ -133,53 +147,82 @@ class ClientSession:
         return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode('ascii')
 
     async def _pipelined(self, commands: list[tuple[str, bytes]]) -> None:
-        """Send all, then read all the replies: also those behind a refusal, so that the next ones match."""
+        """Send all, then read all the replies: also those behind a refusal, so that the next ones match.
+
+        The first refusal is the one that counts, whatever follows it: some servers refuse and hang up.
+        """
+        self._check_silence('mailfrom')
         self.stream.write(b''.join(command for _, command in commands))
         failure: ClientFailure | None = None
         for state, _ in commands:
-            reply = await self._reply(state)
             try:
-                self._expect(reply, state, 3 if state == 'data' else 2)
+                self._expect(await self._reply(state), state, 3 if state == 'data' else 2)
+                if failure is not None and state == 'data':
+                    await self._empty_message(failure.state)
             except ClientFailure as error:
                 failure = failure or error
-                if reply.code == _CLOSING:
-                    break
-            else:
-                if failure is not None and state == 'data':
-                    await self._empty_message()
+            if not self.usable:
+                break
         if failure is not None:
             raise failure
 
-    async def _empty_message(self) -> None:
-        """The server takes data although it refused the recipient (RFC 2920 3.1): give it none."""
-        self.stream.write(b'.\r\n')
-        await self._reply('message')
+    async def _empty_message(self, refused: str) -> None:
+        """The server takes data although it refused: give it none (RFC 2920 3.1).
+
+        Only where the recipient was refused, and so nobody gets it. Who refuses the sender and wants data is confused.
+        """
+        if refused != 'rcptto':
+            raise self._unusable('data', 'invalid', 'the server wants a message from a sender that it refused')
+        self._expect(await self._ask('message', b'.\r\n'), 'message', 2)
 
     async def _message(self, mime: bytes) -> Reply:
         data = encode_data(mime)
-        await self._write('data', data)
+        last = await self._write_all_but_last(data)
+        if self.stream.buffered:
+            raise await self._early_reply()
+        self.stream.write(last)
         self.sent_data = len(data)
         reply = await self._reply('message')
         self._expect(reply, 'message', 2)
         self._dirty = False
         return reply
 
-    async def _write(self, state: str, data: bytes) -> None:
-        """Write in pieces, each with its time limit; the last one is sent with the wait for the reply."""
+    async def _write_all_but_last(self, data: bytes) -> bytes:
+        """Write in pieces, each with its time limit; the last one is for the caller, to go with the wait for the reply.
+
+        A server that has had enough says so, and may hang up: then its words count, not the lost connection.
+        """
         at = 0
         try:
-            while len(data) - at > _BLOCK:
+            while len(data) - at > _BLOCK and not self.stream.buffered:
                 self.stream.write(data[at:at + _BLOCK])
                 self.stream.expire_in(TIME_LIMITS['block'])
                 await self.stream.drain()
                 at += _BLOCK
         except Timeout as error:
-            raise self._unusable(state, 'timeout', str(error)) from error
+            raise self._unusable('data', 'timeout', str(error)) from error
         except (ConnectionLost, TlsError) as error:
-            raise self._unusable(state, 'lost', str(error)) from error
-        self.stream.write(data[at:] if at else data)
+            if not self.stream.buffered:
+                raise self._unusable('data', 'lost', str(error)) from error
+        return data[at:] if at else data
+
+    async def _early_reply(self) -> ClientFailure:
+        """The server has answered before it had the whole message. Even a 2yz does not mean that it took it."""
+        reply = await self._reply('data')
+        self.usable = False
+        return ClientFailure('data', 'error' if reply.code >= 400 else 'invalid', reply.text, reply)
 
     # replies
+
+    async def _ask(self, state: str, command: bytes) -> Reply:
+        """One command and its reply, whatever it is."""
+        self._check_silence(state)
+        self.stream.write(command)
+        return await self._reply(state)
+
+    def _check_silence(self, state: str) -> None:
+        if self.stream.buffered:
+            raise self._unusable(state, 'invalid', 'the server said more than it was asked')
 
     async def _reply(self, state: str) -> Reply:
         self.stream.expire_in(TIME_LIMITS[state])
@@ -204,6 +247,8 @@ class ClientSession:
         """ClientFailure unless the reply is of the kind: 2 for 2yz, 3 for 3yz."""
         if reply.code // 100 != kind:
             invalid = reply.code // 100 < 4  # a 2yz where 3yz belongs: it does not speak SMTP
+            if invalid or reply.code == _CLOSING:
+                self.usable = False
             raise ClientFailure(state, 'invalid' if invalid else 'error', reply.text, reply)
 
     def _unusable(self, state: str, kind: str, text: str) -> ClientFailure:

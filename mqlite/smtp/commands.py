@@ -39,14 +39,11 @@ def parse_line(line: bytes) -> tuple[Command, str]:
     """The row of the table and the argument, stripped. Refused when there is no such command."""
     if line[-2:] != b'\r\n' or b'\r' in line[:-2]:
         raise Refused('bad-line-end')
-    try:
-        verb, _, argument = line[:-2].decode('ascii').partition(' ')
-    except UnicodeDecodeError:
-        raise Refused('unknown-command') from None
+    verb, _, argument = line[:-2].decode('latin-1').partition(' ')  # what is not ASCII is in no grammar
     command = COMMANDS.get(verb.upper())
     if command is None:
         raise Refused('unknown-command')
-    return command, argument.strip()
+    return command, argument.strip(' \t')
 
 
 # EHLO and HELO
@@ -116,7 +113,7 @@ def _proceed_mail(session: Session, sender: str) -> bytes:
 def _check_rcpt(session: Session, argument: str) -> str:
     if session.recipients is None:
         raise Refused('mail-first' if session.helo else 'hello-first')
-    recipient, parameters = _path(argument, 'TO:', 'bad-recipient')
+    recipient, parameters = _path(argument, 'TO:', 'bad-recipient', session.hostname)
     if not recipient:
         raise Refused('bad-recipient', 'a recipient cannot be empty')
     if parameters:
@@ -188,16 +185,22 @@ def _proceed_help(session: Session, _parsed: None) -> bytes:
 
 
 def _proceed_quit(session: Session, _parsed: None) -> bytes:
-    session.ended = True
+    session.said_quit = session.ended = True
     return reply('bye')
 
 
-def _path(argument: str, prefix: str, refusal: str) -> tuple[str, dict[str, str]]:
+def _proceed_http(session: Session, _parsed: None) -> bytes:
+    """A web page may let a browser that may relay send us a form whose body is SMTP: it must not get that far."""
+    session.ended = True
+    return reply('not-smtp')
+
+
+def _path(argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str, dict[str, str]]:
     """`FROM:<address> [parameters]`; a space after the colon is common and harmless."""
     if argument[:len(prefix)].upper() != prefix:
         raise Refused('syntax', f'{"MAIL" if prefix == "FROM:" else "RCPT"} {prefix}<address>')
     try:
-        return parse_path(argument[len(prefix):].lstrip())
+        return parse_path(argument[len(prefix):].lstrip(' \t'), home)
     except SyntaxFault as fault:
         raise Refused(refusal, fault) from None
 
@@ -216,4 +219,10 @@ COMMANDS: dict[str, Command] = {
     'QUIT': Command('QUIT',                              _check_no_argument, _proceed_quit),
     'EXPN': Command('',                                  _check_unsupported, _proceed_noop),
     'TURN': Command('',                                  _check_unsupported, _proceed_noop),
+    'CONNECT': Command('',                               _check_nothing,     _proceed_http),
+    'GET':     Command('',                               _check_nothing,     _proceed_http),
+    'HEAD':    Command('',                               _check_nothing,     _proceed_http),
+    'OPTIONS': Command('',                               _check_nothing,     _proceed_http),
+    'POST':    Command('',                               _check_nothing,     _proceed_http),
+    'PUT':     Command('',                               _check_nothing,     _proceed_http),
 }

@@ -3,6 +3,9 @@
 Sources: RFC 5321 section 4.1.2 (paths, mailboxes, parameters) and 4.5.3.1 (sizes), RFC 1870 (SIZE), RFC 6152
 (8BITMIME). Input is what follows the verb, without CRLF. Anything outside the grammar raises SyntaxFault with a text
 for the client; nothing else is raised. Addresses are ASCII here: SMTPUTF8 is not offered.
+
+Local parts have no limit of their own. The 64 octets of RFC 5321 4.5.3.1.1 are what everybody must take, not the most
+that anybody may send, and senders that put the recipient into the bounce address (VERP) exceed them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import re
 
 from mqlite.errors import PermanentError
 
-LOCAL_PART_LIMIT = 64  # octets, RFC 5321 4.5.3.1.1
 DOMAIN_LIMIT = 255  # octets, RFC 5321 4.5.3.1.2
 PATH_LIMIT = 256  # octets with the angle brackets, RFC 5321 4.5.3.1.3
 
@@ -24,7 +26,7 @@ _DOMAIN = rf'{_LABEL}(?:\.{_LABEL})*'
 _LITERAL = r'\[[\x21-\x5a\x5e-\x7e]+\]'
 
 _ADDRESS = re.compile(rf'({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})')
-_DOMAIN_ONLY = re.compile(rf'{_DOMAIN}')
+_HOST_NAME = re.compile(rf'{_DOMAIN}\.?')
 _SOURCE_ROUTE = re.compile(rf'@{_DOMAIN}(?:,@{_DOMAIN})*:')
 _PATH = re.compile(r'<((?:[^<>"]|"(?:[^"\\]|\\.)*")*)>(?: (.*))?')
 _PARAMETER = re.compile(r'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]*))?')
@@ -34,19 +36,20 @@ class SyntaxFault(PermanentError):
     """The client's fault: what it sent is not in the grammar."""
 
 
-def parse_path(text: str) -> tuple[str, dict[str, str]]:
+def parse_path(text: str, home: str = '') -> tuple[str, dict[str, str]]:
     """`<path> [parameters]` as (address, parameters); the address is '' for the null reverse-path `<>`.
 
     Parameter names come out in upper case; one without a value has ''. A source route is dropped (RFC 5321 appendix C).
+    `home` is the domain of `<postmaster>`, the one recipient that needs none (RFC 5321 4.5.1).
     """
     match = _PATH.fullmatch(text)
     if match is None:
         raise SyntaxFault('the address must stand in angle brackets')
     path, rest = match.groups()
-    if len(path) + 2 > PATH_LIMIT:
-        raise SyntaxFault(f'the path is longer than {PATH_LIMIT} octets')
     route = _SOURCE_ROUTE.match(path)
     address = path[route.end():] if route else path
+    if home and address.lower() == 'postmaster':
+        address = f'{address}@{home}'
     if address:
         check_address(address)
     elif route:
@@ -57,7 +60,7 @@ def parse_path(text: str) -> tuple[str, dict[str, str]]:
 def parse_parameters(text: str) -> dict[str, str]:
     """`NAME[=value] ...` with the names in upper case. Each may stand there once."""
     parameters: dict[str, str] = {}
-    for word in text.split():
+    for word in filter(None, text.split(' ')):
         match = _PARAMETER.fullmatch(word)
         if match is None:
             raise SyntaxFault(f'bad parameter {printable(word)}')
@@ -70,16 +73,14 @@ def parse_parameters(text: str) -> dict[str, str]:
 
 def check_address(address: str) -> None:
     """SyntaxFault unless it is `local-part@domain` or `local-part@[literal]`."""
+    if len(address) + 2 > PATH_LIMIT:
+        raise SyntaxFault(f'the address is longer than {PATH_LIMIT - 2} octets')
     match = _ADDRESS.fullmatch(address)
     if match is None:
         if '@' not in address:
             raise SyntaxFault('the address has no domain')
         raise SyntaxFault('the address is not valid')
-    local, domain = match.groups()
-    if len(local) > LOCAL_PART_LIMIT:
-        raise SyntaxFault(f'the local part is longer than {LOCAL_PART_LIMIT} octets')
-    if len(domain) > DOMAIN_LIMIT:
-        raise SyntaxFault(f'the domain is longer than {DOMAIN_LIMIT} octets')
+    domain = match.group(2)
     if domain.startswith('['):
         parse_literal(domain)
 
@@ -88,6 +89,8 @@ def parse_literal(domain: str) -> str:
     """The address inside `[192.0.2.1]` or `[IPv6:2001:db8::1]`, in canonical form (RFC 5321 4.1.3)."""
     inner = domain[1:-1]
     try:
+        if '%' in inner:  # Python takes any text behind it for a zone of IPv6
+            raise ValueError
         if inner[:5].upper() == 'IPV6:':
             return str(ipaddress.IPv6Address(inner[5:]))
         return str(ipaddress.IPv4Address(inner))
@@ -107,7 +110,7 @@ def check_helo(text: str) -> None:
         raise SyntaxFault(f'the name is longer than {DOMAIN_LIMIT} octets')
     if text.startswith('[') and text.endswith(']'):
         parse_literal(text)
-    elif _DOMAIN_ONLY.fullmatch(text.rstrip('.')) is None:
+    elif _HOST_NAME.fullmatch(text) is None:
         raise SyntaxFault('not a host name or address literal')
 
 

@@ -3,6 +3,7 @@
     accept -> greet -> { line -> commands.answer } ... DATA -> DataReader -> receive() -> reply ... QUIT
 
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
+A client that does not take its replies is not read from: it cannot make us keep more than OUTPUT_LIMIT of them.
 `receive` decides what becomes of a message, and is awaited: its reply means "kept". Limits: `connections` at once, the
 Limits of the session, `timeout` seconds for each command and each piece of data.
 """
@@ -24,6 +25,7 @@ from mqlite.smtp.reply import reply
 from mqlite.smtp.session import Limits, Session
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
+OUTPUT_LIMIT = 65536  # bytes of replies to one batch before we wait for the client to take them
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,8 @@ class SmtpServer:
         """Serve a client that has just connected."""
         config = self._config
         address, port = stream.peer
-        if config.connections and len(self._tasks) >= config.connections:
-            stream.write(reply('too-busy'))
-            self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp refusal')
+        if self._stopping or config.connections and len(self._tasks) >= config.connections:
+            self._say_farewell(stream, reply('shutdown' if self._stopping else 'too-busy'))
             return
         session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits)
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
@@ -90,37 +91,59 @@ class SmtpServer:
             last_words = reply('shutdown')
         except (ConnectionLost, TlsError):
             pass  # the client has gone: what it had not finished was never accepted
+        except Exception:
+            last_words = reply('internal-error')
+            raise  # a mistake of ours: the reactor reports it
         finally:
             del self._tasks[task]  # type: ignore[arg-type]
-            self._ended.notify()
-            if last_words and not stream.lost:
-                stream.write(last_words)
-                self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp farewell')
-            else:
+            if session.said_quit or stream.lost:
                 stream.close()
+            else:
+                self._say_farewell(stream, last_words)
+            self._ended.notify()
+
+    def _say_farewell(self, stream: Stream, last_words: bytes) -> None:
+        """We end it, while the client may be sending: closing at once would reset the connection under our reply."""
+        if last_words:
+            stream.write(last_words)
+        stream.flush()
+        self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp farewell')
 
     async def _converse(self, stream: Stream, session: Session) -> None:
-        timeout = self._config.timeout
+        timeout, unread = self._config.timeout, 0
         stream.write(session.greeting())
         stream.expire_in(timeout)
         while not session.ended:
             try:
                 line = stream.next_line(LINE_LIMIT)
+                if line is None:
+                    unread = 0
+                    await self._wait_client(stream)
+                    continue
+                text = answer(session, line)
             except LineTooLong:
                 await self._skip_line(stream)
-                stream.write(session.failed(reply('line-too-long')))
-                continue
-            if line is None:
-                await stream.wait_bytes()
-                continue
-            stream.write(answer(session, line))
+                text = session.failed(reply('line-too-long'))
+            stream.write(text)
+            unread += len(text)
+            if unread > OUTPUT_LIMIT:
+                await stream.drain()
+                unread = 0
             stream.expire_in(timeout)
             if session.receiving:
                 stream.write(await self._receive_data(stream, session))
+                stream.expire_in(timeout)
                 session.reset()
                 if self._stopping:
                     raise Cancelled
+
+    async def _wait_client(self, stream: Stream) -> None:
+        """Wait until the client has taken our replies, or until it has sent more: then look again."""
         stream.flush()
+        if stream.unsent:
+            await stream.drain()
+        else:
+            await stream.wait_bytes()
 
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""
@@ -136,7 +159,10 @@ class SmtpServer:
         data = reader.body()
         if has_bare_line_ends(data):
             return session.failed(reply('bare-line-end'))
-        return await self._receive(session, data)
+        text = await self._receive(session, data)
+        if text[:1] == b'2':
+            session.errors = 0
+        return text
 
     async def _skip_line(self, stream: Stream) -> None:
         """Drop input up to the end of the line that is too long; the command's time limit goes on."""

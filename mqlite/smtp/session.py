@@ -32,7 +32,7 @@ class Limits:
 
     size: int = 100 * 1024 * 1024  # bytes of a message
     recipients: int = 1000  # per message; RFC 5321 4.5.3.1.8 asks for at least 100
-    errors: int = 20  # refused commands per session, then 421
+    errors: int = 20  # refused commands since the last message that was kept, then 421
 
 
 @dataclass
@@ -48,11 +48,11 @@ class Session:
     helo: str = ''
     esmtp: bool = False
     sender: str | None = None  # None: no transaction; '': the null sender
-    body_8bit: bool = False
     recipients: list[str] | None = None
     receiving: bool = False  # DATA was accepted
     errors: int = 0
-    ended: bool = False
+    said_quit: bool = False
+    ended: bool = False  # close when the last reply is sent
 
     def greeting(self) -> bytes:
         return f'220 {self.hostname} ESMTP mqlite\r\n'.encode('ascii')
@@ -70,7 +70,12 @@ class Session:
         self.sender, self.recipients, self.receiving = None, None, False
 
     def failed(self, answer: bytes) -> bytes:
-        """Count a refused command; the answer, or the last one when there were too many."""
+        """Count a refused command; the answer, or the last one when there were too many.
+
+        A temporary refusal is not the client's error: it may send a thousand recipients and get 452 for the last ones.
+        """
+        if answer[:1] == b'4':
+            return answer
         self.errors += 1
         if self.errors > self.limits.errors:
             self.ended = True

@@ -5,14 +5,16 @@ By default from the checkout (`python -m mqlite`); `program` names another way, 
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.support.process import HOST, ROOT, Process, environment_with, free_port
+from tests.support.process import HOST, ROOT, Process, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
 ENVIRONMENT = {'PYTHONPATH': str(ROOT)}
@@ -81,6 +83,19 @@ class Daemon:
     def cli(self, *arguments: str, input: bytes = b'') -> subprocess.CompletedProcess[bytes]:
         """`mqlite ARGUMENTS --config` of this daemon."""
         return run_cli(*arguments, '--config', str(self.config), input=input, program=self.program, cwd=self.folder)
+
+    def take(self, queue: str, count: int) -> list[dict[str, Any]]:
+        """Take the documents off a queue until there were so many. AssertionError when they do not come, or more do."""
+        taken: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            done = self.cli('queue', 'get', queue)
+            assert done.returncode == 0, done.stderr
+            taken.extend(json.loads(line) for line in done.stdout.splitlines())
+            return len(taken) >= count
+        wait_until(enough, f'{count} documents on {queue}')
+        assert len(taken) == count, f'{len(taken)} documents on {queue}, {count} were expected'
+        return taken
 
 
 def run_cli(*arguments: str, input: bytes = b'', program: Sequence[str] = CHECKOUT,

@@ -1,0 +1,100 @@
+"""Golden dialogues (tests/data/dialogues/*.txt, see tests/support/dialogue.py) against the real server, over loopback.
+
+Each is played in every delivery shape: turn by turn, the same one octet at a time, and all that the client has to say
+in one write without waiting for a reply. The server must answer the same in all of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.dialogue import Dialogue, Turn, read_dialogue
+from tests.support.process import ROOT
+from tests.support.smtp import Bench, without_received
+
+FILES = sorted((ROOT / 'tests/data/dialogues').glob('*.txt'))
+LIMITS = ('size', 'recipients', 'errors')
+
+
+def bench_for(dialogue: Dialogue) -> Bench:
+    settings = dict(dialogue.settings)
+    limits = {name: int(settings.pop(name)) for name in LIMITS if name in settings}
+    relay = settings.pop('relay', 'yes') == 'yes'
+    assert not settings, f'unknown settings {settings}'
+    return Bench(None, relay=relay, **limits)
+
+
+async def play_turn(bench: Bench, turn: Turn, one_by_one: bool) -> bytes:
+    """What the server says to it; when it is to close, up to that."""
+    stream = bench.clients[-1]
+    if turn.seconds:
+        await bench.quiet(turn.seconds)
+    for piece in [turn.client[n:n + 1] for n in range(len(turn.client))] if one_by_one else [turn.client]:
+        stream.write(piece)
+        stream.flush()
+        if one_by_one:
+            await bench.quiet(0)
+    if turn.client_closes:
+        stream.close()
+        return b''
+    return await bench.read(stream, len(turn.server) + (1 if turn.server_closes else 0))
+
+
+async def play(bench: Bench, dialogue: Dialogue, one_by_one: bool) -> None:
+    stream = await bench.client(greeted=False)
+    for turn in dialogue.turns:
+        said = await play_turn(bench, turn, one_by_one)
+        assert said.decode() == turn.server.decode(), f'in answer to {turn.client!r}'
+        assert stream.lost or not turn.server_closes
+    if not stream.lost:
+        await bench.quiet()
+        assert stream.take() == b'', 'the server says more than the dialogue'
+    stream.close()
+    await bench.quiet()
+
+
+async def play_at_once(bench: Bench, dialogue: Dialogue) -> None:
+    turns = dialogue.turns
+    whole = Turn(b''.join(turn.client for turn in turns), 0.0, False, b''.join(turn.server for turn in turns),
+                 turns[-1].server_closes)
+    stream = await bench.client(greeted=False)
+    said = await play_turn(bench, whole, False)
+    assert said.decode() == whole.server.decode()
+    stream.close()
+    await bench.quiet()
+
+
+@pytest.mark.parametrize('shape', ['turns', 'octets', 'at once'])
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_dialogue(path: Path, shape: str) -> None:
+    dialogue = read_dialogue(path)
+    with bench_for(dialogue) as bench:
+        if shape == 'at once' and not dialogue.waits:
+            bench.run(play_at_once(bench, dialogue))
+        else:
+            bench.run(play(bench, dialogue, shape == 'octets'))
+        kept = [(document['envelope'], document['recipient'], without_received(document['mime']))
+                for document in bench.documents()]
+        assert kept == dialogue.kept
+        assert len(bench.server) == 0
+
+
+@pytest.mark.parametrize(('text', 'complaint'), [
+    ('no setting\n\nC: NOOP\n', 'not a setting'),
+    ('size: 1\n\nX: NOOP\n', 'not a step'),
+])
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / 'bad.txt'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        read_dialogue(path)
+
+
+def test_a_wrong_dialogue_fails(tmp_path: Path) -> None:
+    path = tmp_path / 'wrong.txt'
+    path.write_text('# nothing set\n\nS: 220 mx.example ESMTP mqlite\nC: NOOP\nS: 251 2.0.0 Ok\n')
+    dialogue = read_dialogue(path)
+    with bench_for(dialogue) as bench, pytest.raises(AssertionError, match='NOOP'):
+        bench.run(play(bench, dialogue, False))

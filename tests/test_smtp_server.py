@@ -1,0 +1,453 @@
+"""The SMTP server's driver: limits, deadlines by the virtual clock, shutting down, and clients that mean harm."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from mqlite.loop.stream import Stream
+from mqlite.smtp.commands import LINE_LIMIT
+from mqlite.smtp.server import LAST_WORDS_SECONDS, OUTPUT_LIMIT
+from mqlite.smtp.session import Session
+from tests.support.smtp import GREETING, Bench
+
+ENVELOPE = (b'HELO client.example', b'MAIL FROM:<a@client.example>', b'RCPT TO:<b@example.org>', b'DATA')
+SHUTDOWN = b'421 4.3.2 The server is shutting down, try again later\r\n'
+TOO_SLOW = b'421 4.4.2 Too slow, closing the connection\r\n'
+TOO_BUSY = b'421 4.7.0 Too many connections, try again later\r\n'
+INTERNAL = b'421 4.3.0 Internal error, closing the connection, try again later\r\n'
+
+# The classic forms of the open-relay tests (ORDB, abuse.net): sender, recipient; mx.example is we, 127.0.0.1 too.
+RELAY_FORMS = [
+    (b'spam@example.net',         b'victim@example.org'),
+    (b'spam@localhost',           b'victim@example.org'),
+    (b'spam',                     b'victim@example.org'),
+    (b'',                         b'victim@example.org'),
+    (b'spam@mx.example',          b'victim@example.org'),
+    (b'spam@[127.0.0.1]',         b'victim@example.org'),
+    (b'spam@mx.example',          b'victim%example.org@mx.example'),
+    (b'spam@mx.example',          b'victim%example.org@[127.0.0.1]'),
+    (b'spam@mx.example',          b'"victim@example.org"'),
+    (b'spam@mx.example',          b'"victim%example.org"'),
+    (b'spam@mx.example',          b'victim@example.org@mx.example'),
+    (b'spam@mx.example',          b'"victim@example.org"@mx.example'),
+    (b'spam@mx.example',          b'victim@example.org@[127.0.0.1]'),
+    (b'spam@mx.example',          b'@mx.example:victim@example.org'),
+    (b'spam@mx.example',          b'@[127.0.0.1]:victim@example.org'),
+    (b'spam@mx.example',          b'example.org!victim'),
+    (b'spam@mx.example',          b'example.org!victim@mx.example'),
+    (b'spam@mx.example',          b'example.org!victim@[127.0.0.1]'),
+    (b'postmaster@mx.example',    b'victim@example.org'),
+    (b'spam@mx.example',          b'postmaster'),
+]
+
+
+@contextlib.contextmanager
+def traced() -> Iterator[list[int]]:
+    """The peak of allocated bytes is in the list when the block has ended."""
+    peak: list[int] = []
+    tracemalloc.start()
+    yield peak
+    peak.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+
+
+# who may do what
+
+@pytest.mark.parametrize(('sender', 'recipient'), RELAY_FORMS)
+def test_a_stranger_cannot_relay(sender: bytes, recipient: bytes) -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, ENVELOPE[0], b'MAIL FROM:<%b>' % sender)
+        assert (await bench.talk(stream, b'RCPT TO:<%b>' % recipient))[:1] == b'5'
+        assert await bench.talk(stream, b'DATA') in (b'554', b'503')
+
+    with Bench(relay=False) as bench:
+        bench.run(client())
+        assert bench.store.queues == {}
+
+
+def test_who_may_relay_is_asked_with_the_address() -> None:
+    sessions: list[Session] = []
+
+    async def receive(session: Session, data: bytes) -> bytes:
+        sessions.append(session)
+        return b'250 2.0.0 Ok\r\n'
+
+    async def client() -> None:
+        stream = await bench.client()
+        assert await bench.talk(stream, *ENVELOPE, b'.') == b'250 250 250 354 250'
+        assert stream.local[1] == sessions[0].client_port
+
+    with Bench(receive) as bench:
+        bench.run(client())
+    assert sessions[0].client == '127.0.0.1' and sessions[0].local == ('127.0.0.1', bench.listener.port)
+
+
+# limits
+
+@pytest.mark.parametrize(('length', 'code'),
+                         [(LINE_LIMIT, b'250'), (LINE_LIMIT + 1, b'500'), (10 * LINE_LIMIT, b'500')])
+def test_length_of_a_line(length: int, code: bytes) -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        line = b'NOOP '.ljust(length - 2, b'x')
+        assert await bench.talk(stream, line, b'NOOP') == code + b' 250'
+
+    with Bench() as bench:
+        bench.run(client())
+
+
+def test_an_endless_line_takes_no_memory() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        for _ in range(64 * 16):
+            stream.write(bytes(65536))
+            await stream.drain()
+        assert await bench.talk(stream, b'', b'NOOP') == b'500 250'
+
+    with Bench() as bench, traced() as peak:
+        bench.run(client())
+    assert peak[0] < 2 << 20
+
+
+def test_an_endless_line_has_no_more_time_than_a_command() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        for _ in range(10):
+            stream.write(bytes(65536))
+            await stream.drain()
+            await bench.quiet(29.0)
+        assert bench.clock.elapsed < 300
+        assert await bench.read(stream, 100) == TOO_SLOW
+
+    with Bench() as bench:
+        bench.run(client())
+
+
+@pytest.mark.parametrize('piece', [b'X' * 65536, b'X: y\r\n' * 10922, b'\r\n folded' * 7281],
+                         ids=['line', 'lines', 'folds'])
+def test_an_endless_header_takes_no_more_than_the_limit(piece: bytes) -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE)
+        for _ in range(64 * 16):
+            stream.write(piece)
+            await stream.drain()
+        assert await bench.talk(stream, b'\r\n.', b'NOOP') == b'552 250'
+
+    with Bench(size=1 << 20) as bench, traced() as peak:
+        bench.run(client())
+        assert bench.store.queues == {}
+    assert peak[0] < 6 << 20
+
+
+@pytest.mark.parametrize('command', [b'HELP\r\n', b'NOOP\r\n', b'EHLO x\r\n', b'VRFY x\r\n'])
+def test_a_client_that_does_not_read_is_not_read_from(command: bytes) -> None:
+    """Its replies wait in the kernel and, up to a bound, with us; then it has to take them, or its time runs out."""
+    async def client() -> None:
+        stream = await bench.client()
+        stream._want(0)  # the client's kernel takes what it can, the client takes nothing
+        for _ in range(1000):
+            stream.write(command * 4096)
+            stream.flush()
+            await bench.quiet(0)
+            if stream.unsent > 1 << 20:
+                break
+        assert stream.unsent > 1 << 20, 'the server reads on'
+        assert max(other.unsent for other in accepted) < 8 * OUTPUT_LIMIT
+        await bench.quiet(300 + LAST_WORDS_SECONDS + 1)
+        assert len(bench.server) == 0 and all(other.closed for other in accepted)
+
+    accepted: list[Stream] = []
+    with Bench() as bench:
+        serve = bench.server.accept
+
+        def accept(stream: Stream) -> None:
+            accepted.append(stream)
+            serve(stream)
+
+        bench.listener._on_accept = accept
+        bench.run(client())
+
+
+def test_a_slow_reader_gets_every_reply() -> None:
+    count = 30000
+
+    async def client() -> None:
+        stream = await bench.client()
+        stream.write(b'HELP\r\n' * count + b'QUIT\r\n')
+        stream.flush()
+        await bench.quiet(100)
+        said = await bench.read(stream, 1 << 30)
+        assert said.count(b'214 2.0.0 QUIT\r\n') == count and said.endswith(b'221 2.0.0 Bye\r\n')
+
+    with Bench() as bench:
+        bench.run(client())
+
+
+def test_too_many_connections() -> None:
+    async def client() -> None:
+        first = await bench.client()
+        await bench.client()
+        third = await bench.client(greeted=False)
+        assert await bench.read(third, 100) == TOO_BUSY and third.lost
+        assert await bench.talk(first, b'QUIT') == b'221'
+        await bench.client()
+        assert len(bench.server) == 2
+
+    with Bench(connections=2) as bench:
+        bench.run(client())
+
+
+def test_a_refused_client_reads_why_though_it_has_sent_much() -> None:
+    """Closing with unread input would be a reset, and the reply would be lost."""
+    async def client() -> None:
+        await bench.client()
+        stream = await bench.client(greeted=False)
+        stream.write(b'EHLO x\r\n' * 20000)
+        stream.flush()
+        assert await bench.read(stream, 100) == TOO_BUSY
+
+    with Bench(connections=1) as bench:
+        bench.run(client())
+
+
+def test_too_many_errors_are_told_though_more_was_sent() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        stream.write(b'what\r\n' * 50000)
+        stream.flush()
+        said = await bench.read(stream, 1 << 20)
+        assert said.count(b'500 5.5.2') == 20
+        assert said.endswith(b'421 4.7.0 Too many errors, closing the connection\r\n')
+
+    with Bench() as bench:
+        bench.run(client())
+
+
+# time
+
+@pytest.mark.parametrize('said', [(), ENVELOPE[:1], ENVELOPE[:3], ENVELOPE, (b'NOOP',)])
+def test_silence(said: tuple[bytes, ...]) -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *said)
+        begin = bench.clock.elapsed
+        assert await bench.read(stream, 100) == b'421 4.4.2 Too slow, closing the connection\r\n'
+        assert 59 <= bench.clock.elapsed - begin <= 61
+
+    with Bench(timeout=60.0) as bench:
+        bench.run(client())
+        assert bench.store.queues == {}
+
+
+def test_a_command_that_dribbles_in_has_no_more_time() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        for _ in range(7):
+            stream.write(b'N')
+            stream.flush()
+            await bench.quiet(9.0)
+        assert await bench.read(stream, 100) == TOO_SLOW
+        assert bench.clock.elapsed < 70
+
+    with Bench(timeout=60.0) as bench:
+        bench.run(client())
+
+
+def test_data_that_goes_on_arriving_has_time_for_each_piece() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE)
+        for _ in range(10):
+            stream.write(b'line\r\n')
+            stream.flush()
+            await bench.quiet(50.0)
+        assert await bench.talk(stream, b'.') == b'250'
+
+    with Bench(timeout=60.0) as bench:
+        bench.run(client())
+
+
+def test_keeping_may_take_longer_than_the_client_may() -> None:
+    """The client's time begins anew when it has its reply."""
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE)
+        stream.write(b'.\r\n')
+        stream.flush()
+        await bench.quiet(500.0)
+        bench.store.keep_all()
+        assert (await bench.ask(stream, b''))[-1][:4] == b'250 '
+        await bench.quiet(50.0)
+        assert await bench.talk(stream, b'NOOP') == b'250'
+        assert await bench.read(stream, 100) == TOO_SLOW
+
+    with Bench(timeout=60.0) as bench:
+        bench.store.held = True
+        bench.run(client())
+
+
+def test_stalled_clients_do_not_keep_others_out() -> None:
+    async def client() -> None:
+        for _ in range(200):
+            await bench.talk(await bench.client(), *ENVELOPE)
+        begin = bench.clock.elapsed
+        assert await bench.talk(await bench.client(), *ENVELOPE, b'.', b'QUIT') == b'250 250 250 354 250 221'
+        assert bench.clock.elapsed - begin < 1.0
+
+    with Bench() as bench:
+        bench.run(client())
+
+
+# the end
+
+def test_stop_says_421_to_the_idle_and_finishes_messages() -> None:
+    async def client() -> None:
+        idle, sending, keeping = [await bench.client() for _ in range(3)]
+        await bench.talk(idle, *ENVELOPE[:3])
+        await bench.talk(sending, *ENVELOPE)
+        await bench.talk(keeping, *ENVELOPE)
+        keeping.write(b'kept\r\n.\r\nNOOP\r\n')
+        keeping.flush()
+        bench.store.held = True
+        await bench.quiet()
+        stop = bench.reactor.spawn(bench.server.stop(60.0))
+        assert await bench.read(idle, 100) == SHUTDOWN
+        late = await bench.client(greeted=False)
+        assert await bench.read(late, 100) == SHUTDOWN
+        bench.store.keep_all()
+        bench.store.held = False
+        assert (await bench.ask(keeping, b''))[-1][:4] == b'250 '
+        assert await bench.read(keeping, 100) == SHUTDOWN
+        assert not stop.done and len(bench.server) == 1
+        assert await bench.talk(sending, b'sent\r\n.') == b'250'
+        assert await bench.read(sending, 100) == SHUTDOWN
+        await stop
+        assert len(bench.server) == 0
+
+    with Bench() as bench:
+        bench.run(client())
+        assert len(bench.documents()) == 2
+
+
+@pytest.mark.parametrize('held', [False, True])
+def test_stop_has_a_bound(held: bool) -> None:
+    """After it, who is still sending gets 421, and so does who waits for the store: it may come twice, never not."""
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE)
+        stream.write(b'line\r\n' + (b'.\r\n' if held else b''))
+        stream.flush()
+        await bench.quiet()
+        begin = bench.clock.elapsed
+        await bench.server.stop(30.0)
+        assert 29 <= bench.clock.elapsed - begin <= 31
+        assert await bench.read(stream, 100) == SHUTDOWN
+
+    with Bench() as bench:
+        bench.store.held = held
+        bench.run(client())
+
+
+def test_stop_in_the_turn_of_an_accept() -> None:
+    """A session that has not begun when it is told to end must end nevertheless."""
+    async def client() -> None:
+        stops = []
+        serve = bench.server.accept
+
+        def stop_and_accept(stream: Stream) -> None:
+            stops.append(bench.reactor.spawn(bench.server.stop(60.0)))  # runs before the session does
+            serve(stream)
+
+        bench.listener._on_accept = stop_and_accept
+        stream = await bench.client(greeted=False)
+        assert await bench.read(stream, 200) == GREETING + SHUTDOWN
+        await stops[0]
+        assert bench.clock.elapsed < 10
+
+    with Bench() as bench:
+        bench.run(client())
+
+
+def test_stop_with_nobody_there() -> None:
+    with Bench() as bench:
+        bench.run(bench.server.stop(60.0))
+        assert bench.clock.elapsed < 1
+
+
+def test_a_mistake_of_ours_is_a_421_and_is_reported() -> None:
+    async def receive(session: Session, data: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE)
+        stream.write(b'.\r\n')
+        assert await bench.read(stream, 200) == INTERNAL
+        assert await bench.talk(await bench.client(), b'NOOP') == b'250'
+
+    with Bench(receive) as bench:
+        bench.reactor.run(client())
+        assert [type(error) for error in bench.errors] == [ZeroDivisionError]
+        bench.errors.clear()
+
+
+def test_who_closes_half_still_gets_the_replies() -> None:
+    """`printf ... | nc`: all is sent, and the sending side closed, before we have answered anything."""
+    async def client() -> None:
+        stream = await bench.client()
+        stream.write(b'\r\n'.join([*ENVELOPE, b'text', b'.', b'NOOP', b'']))
+        stream.flush()
+        stream._sock.shutdown(1)
+        said = await bench.read(stream, 1 << 20)
+        assert [line[:4] for line in said.splitlines()] == [b'250 ', b'250 ', b'250 ', b'354 ', b'250-', b'250 ',
+                                                            b'250 ']
+
+    with Bench() as bench:
+        bench.run(client())
+        assert len(bench.documents()) == 1
+
+
+# whatever a client may say
+
+def random_dialogue(generator: random.Random) -> bytes:
+    words = [b'EHLO x\r\n', b'HELO [1.2.3.4]\r\n', b'MAIL FROM:<a@b>', b'MAIL FROM:<>', b'RCPT TO:<c@d>', b' SIZE=5',
+             b'\r\n',
+             b'\r\n', b'\r\n', b'DATA\r\n', b'.\r\n', b'\r\n.\r\n', b'RSET\r\n', b'NOOP\r\n', b'VRFY x\r\n',
+             b'HELP\r\n', b'\n',
+             b'\r', b'\0', b'\xff', b'.', b'"', b'<', b'x-mq-tag: y\r\n', b'x-mq-queues: z\r\n',
+             b'x-mq-maxattempts: \xc2\xb2\r\n',
+             b'x' * 3000]
+    beginning = generator.choice([b'', b'EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n'])
+    return beginning + b''.join(generator.choices(words, k=generator.randrange(1, 40)))
+
+
+def test_random_dialogues_get_replies_and_no_traceback() -> None:
+    generator = random.Random(821)
+    line = re.compile(rb'[245][0-9][0-9][ -][ -~]*\r\n|354 [ -~]*\r\n')
+
+    async def client() -> None:
+        for _ in range(400):
+            stream = await bench.client()
+            dialogue, at = random_dialogue(generator), 0
+            while at < len(dialogue):
+                step = generator.choice([1, 7, 100, 10000])
+                stream.write(dialogue[at:at + step])
+                stream.flush()
+                at += step
+            stream._sock.shutdown(1)
+            said = await bench.read(stream, 1 << 20)
+            assert all(line.fullmatch(part) for part in said.splitlines(keepends=True)), (dialogue, said)
+        await bench.quiet(LAST_WORDS_SECONDS + 1)
+        assert len(bench.server) == 0
+
+    with Bench(size=2000) as bench:
+        bench.run(client())
+        assert len(bench.documents()) > 10
