@@ -6,45 +6,57 @@
     mqlite.pyz sink [--port N]
     mqlite.pyz [--envelope A] [--ignore-dot] RECIPIENT... | --extract-recipients      (sendmail)
 
-Every setting is an option too: `--key=value` or `--key value`. An option that is in neither table is reported like an
-unknown setting, with the nearest name. Exit status: 0 done, 1 could not be done, 2 wrong usage; sendmail mode has its
-own, those of sysexits.h.
+Every setting is an option too: `--key=value` or `--key value`. An option that is in neither table, or that belongs to
+another command, is wrong usage: nothing is done, and the nearest name is suggested. Exit status: 0 done, 1 could not be
+done, 2 wrong usage; sendmail mode has its own, those of sysexits.h.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Callable
 
-from mqlite import __version__
+from mqlite import __version__, queue_command
 from mqlite.app import Daemon
-from mqlite.errors import ConfigError
+from mqlite.errors import ConfigError, MqliteError
 from mqlite.host import local_addresses
 from mqlite.log import Log
-from mqlite.queue_command import QueueCommand
 from mqlite.sendmail import EX_USAGE, sendmail, status_of
-from mqlite.settings import Problem, Settings, check_config, has_errors, help_text, is_flag, load, read_file
+from mqlite.settings import (
+    Problem,
+    Settings,
+    advice,
+    check_config,
+    has_errors,
+    help_text,
+    is_flag,
+    is_setting,
+    load,
+    read_file,
+)
 from mqlite.sink import run_sink
 
 CONFIG_FILES = ('mqlite.conf', '/etc/mqlite/config.txt', '/etc/mailerq/config.txt')
 
-#   option                value
+#   option                value       command that it belongs to, '' for all
 OPTIONS = {
-    'config':             'optional',
-    'config-file':        'optional',
-    'check-config':       'none',
-    'version':            'none',
-    'list-ips':           'none',
-    'help':               'none',
-    'envelope':           'needed',
-    'ignore-dot':         'none',
-    'extract-recipients': 'none',
-    'count':              'needed',
-    'keep':               'none',
-    'port':               'needed',
+    'config':             ('optional', ''),
+    'config-file':        ('optional', ''),
+    'check-config':       ('none',     ''),
+    'version':            ('none',     ''),
+    'list-ips':           ('none',     ''),
+    'help':               ('none',     ''),
+    'envelope':           ('needed',   'sendmail'),
+    'ignore-dot':         ('none',     'sendmail'),
+    'extract-recipients': ('none',     'sendmail'),
+    'count':              ('needed',   'queue get'),
+    'keep':               ('none',     'queue get'),
+    'port':               ('needed',   'sink'),
 }
 
 
@@ -60,49 +72,90 @@ class Arguments:
     options: dict[str, str] = field(default_factory=dict)
     settings: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def command(self) -> str:
+        """sink, sendmail, `queue` and its next word, or '' for the daemon."""
+        if self.words[:1] == ['queue']:
+            return ' '.join(self.words[:2])
+        if self.words[:1] == ['sink']:
+            return 'sink'
+        submits = self.words or any(OPTIONS[name][1] == 'sendmail' for name in self.options)
+        return 'sendmail' if submits else ''
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
-    given = sys.argv[1:] if argv is None else list(argv)
-    submits = False
+    _open_standard_files()
+    arguments = Arguments()
     try:
-        arguments = take_apart(given)
-        submits = _is_sendmail(arguments)
-        return _dispatch(arguments, given)
+        take_apart(sys.argv[1:] if argv is None else argv, arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # whoever read our output has gone; Python must not try to write the rest of it when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell counts SIGINT
     except UsageError as error:
         print(f'mqlite: {error}', file=sys.stderr)
-        return EX_USAGE if submits else 2
-    except (ConfigError, OSError) as error:
+        return EX_USAGE if arguments.command == 'sendmail' else 2
+    except (MqliteError, OSError) as error:
         print(f'mqlite: {error}', file=sys.stderr)
-        return status_of(error) if submits else 1
+        return status_of(error) if arguments.command == 'sendmail' else 1
 
 
-def take_apart(given: Sequence[str]) -> Arguments:
-    """Sort the words into options of ours, settings, and the rest. `--` ends the options."""
-    arguments, rest = Arguments(), list(given)
+def take_apart(given: Sequence[str], arguments: Arguments) -> None:
+    """Sort the words into options of ours, settings, and the rest. `--` ends the options. UsageError."""
+    rest = list(given)
     while rest:
         word = rest.pop(0)
         if word == '--':
             arguments.words += rest
             break
-        if not word.startswith('--'):
+        if not word.startswith('-') or word == '-':
             arguments.words.append(word)
             continue
         name, equals, value = word[2:].partition('=')
-        if name in OPTIONS:
-            if not equals and OPTIONS[name] != 'none' and rest and not rest[0].startswith('-'):
-                value = rest.pop(0)
-            elif not equals and OPTIONS[name] == 'needed':
-                raise UsageError(f'--{name} needs a value')
-            arguments.options[name] = value
-        else:
-            if not equals:
-                value = 'true' if is_flag(name) else rest.pop(0) if rest else ''
+        if name in OPTIONS and word.startswith('--'):
+            arguments.options[name] = _value(word, OPTIONS[name][0], rest)
+        elif is_setting(name) and word.startswith('--'):
+            value = 'true' if is_flag(name) and not equals else _value(word, 'needed', rest)
             arguments.settings.append((name, value))
-    return arguments
+        else:
+            raise UsageError(f'{word.partition("=")[0]}: there is no such option; {advice(name, OPTIONS)}')
+    for name in arguments.options:
+        owner = OPTIONS[name][1]
+        if owner not in ('', arguments.command):
+            raise UsageError(f'--{name} belongs to {owner} and means nothing here; --help lists everything')
 
 
-def _dispatch(arguments: Arguments, given: Sequence[str]) -> int:
+def _value(word: str, need: str, rest: list[str]) -> str:
+    """The value of an option: behind its `=`, else the next word, which is then taken off the rest."""
+    name, equals, value = word.partition('=')
+    if equals and need == 'none':
+        raise UsageError(f'{name} takes no value')
+    if equals or need == 'none':
+        return value
+    if rest and not rest[0].startswith('-'):
+        return rest.pop(0)
+    if need == 'needed':
+        raise UsageError(f'{name} needs a value')
+    return ''
+
+
+def _open_standard_files() -> None:
+    """Put the null device where a standard file is closed: the next file opened would get its number, and our output.
+
+    Python has None for such a file; it checks the lowest number first, and so do we.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open as long as we run
+
+
+def _dispatch(arguments: Arguments) -> int:
     options = arguments.options
     if 'help' in options:
         print((__doc__ or '').split('\n\n')[1] + '\n\n' + help_text(), end='')
@@ -113,8 +166,10 @@ def _dispatch(arguments: Arguments, given: Sequence[str]) -> int:
     if 'list-ips' in options:
         print('\n'.join(local_addresses()))
         return 0
-    if arguments.words[:1] == ['sink']:
-        return run_sink(_number(options.get('port', '2526'), 'port'))
+    if arguments.command == 'sink':
+        if len(arguments.words) > 1:
+            raise UsageError('usage: sink [--port N]')
+        return run_sink(_number(options.get('port', '2526'), 'port', 65535))
     settings, problems = _settings(arguments)
     if 'check-config' in options:
         print(check_config(settings, problems), end='')
@@ -122,17 +177,13 @@ def _dispatch(arguments: Arguments, given: Sequence[str]) -> int:
     _refuse_errors(problems)
     if arguments.words[:1] == ['queue']:
         return _queue(arguments, settings)
-    if _is_sendmail(arguments):
-        return sendmail(settings, given, arguments.words, options.get('envelope'), 'ignore-dot' in options,
-                        'extract-recipients' in options)
+    if arguments.command == 'sendmail':
+        if not arguments.words and 'extract-recipients' not in options:
+            raise UsageError('name the recipients, or use --extract-recipients')
+        return sendmail(settings, arguments.words, options)
     if 'config' in options or 'config-file' in options:
         return _daemon(settings, problems)
     raise UsageError('say what to do: --config starts the daemon, --help lists everything')
-
-
-def _is_sendmail(arguments: Arguments) -> bool:
-    return 'extract-recipients' in arguments.options or bool(
-        arguments.words and arguments.words[0] not in ('queue', 'sink'))
 
 
 def _daemon(settings: Settings, problems: Sequence[Problem]) -> int:
@@ -141,24 +192,25 @@ def _daemon(settings: Settings, problems: Sequence[Problem]) -> int:
         log.warning(str(problem))
     try:
         return Daemon(settings, log).run()
-    except ConfigError as error:
+    except (MqliteError, OSError) as error:
         log.critical(str(error))
+        if not {'stdout', 'stderr'} & set(settings.items('application-log')):
+            raise  # whoever started us is to read it too
         return 1
 
 
 def _queue(arguments: Arguments, settings: Settings) -> int:
-    command = QueueCommand(settings)
     words, options = arguments.words[1:], arguments.options
     #   name       words  what runs
     commands: dict[str, tuple[int, Callable[..., int]]] = {
-        'list':    (0, command.list),
-        'publish': (1, command.publish),
-        'get':     (1, lambda queue: command.get(queue, _count(options), 'keep' in options)),
-        'purge':   (1, command.purge),
+        'list':    (0, queue_command.list_queues),
+        'publish': (1, queue_command.publish),
+        'get':     (1, partial(queue_command.get, count=_count(options), keep='keep' in options)),
+        'purge':   (1, queue_command.purge),
     }
     if not words or words[0] not in commands or len(words) - 1 != commands[words[0]][0]:
         raise UsageError('usage: queue list | publish QUEUE | get QUEUE [--count N] [--keep] | purge QUEUE')
-    return commands[words[0]][1](*words[1:])
+    return commands[words[0]][1](settings, *words[1:])
 
 
 def _settings(arguments: Arguments) -> tuple[Settings, list[Problem]]:
@@ -181,10 +233,10 @@ def _refuse_errors(problems: Sequence[Problem]) -> None:
 
 
 def _count(options: dict[str, str]) -> int | None:
-    return _number(options['count'], 'count') if 'count' in options else None
+    return _number(options['count'], 'count', 10 ** 9) if 'count' in options else None
 
 
-def _number(text: str, name: str) -> int:
-    if not text.isdigit() or len(text) > 9 or int(text) == 0:
-        raise UsageError(f'--{name} needs a number')
+def _number(text: str, name: str, largest: int) -> int:
+    if not re.fullmatch('[0-9]{1,10}', text) or not 0 < int(text) <= largest:
+        raise UsageError(f'--{name} needs a number from 1 to {largest}')
     return int(text)

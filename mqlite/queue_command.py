@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Callable
 
-from mqlite.errors import ConfigError, MqliteError
+from mqlite.errors import ConfigError
 from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document, DocumentError
 from mqlite.parts import make_store
@@ -17,99 +17,98 @@ from mqlite.settings import Settings
 _BATCH = 200  # messages per transaction
 
 
-class QueueCommand:
-    """Each method is a subcommand and gives the exit status."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._reactor = Reactor()
-        self._store: Store = make_store(self._reactor, settings, _note)
-
-    def list(self) -> int:
-        """A line per queue: messages that may go now, that wait for their time, that somebody has taken; bytes."""
-        return self._run(self._list())
-
-    def publish(self, queue: str) -> int:
-        """Each line of standard input is a document. `nextattempt` and `priority` are obeyed."""
-        return self._run(self._publish(queue))
-
-    def get(self, queue: str, count: int | None, keep: bool) -> int:
-        """Print messages that are due and take them off the queue, or only show them.
-
-        When the output cannot be written (BrokenPipeError, OSError), what was not written stays on the queue.
-        """
-        return self._run(self._get(queue, count, keep))
-
-    def purge(self, queue: str) -> int:
-        """Delete what is on the queue and in nobody's hands."""
-        return self._run(self._purge(queue))
-
-    def _run(self, work: Coroutine[Any, Any, int]) -> int:
-        async def with_store() -> int:
-            await self._store.open()
-            try:
-                return await work
-            finally:
-                await self._store.close()
-        try:
-            return self._reactor.run(with_store())
-        except MqliteError as error:
-            work.close()
-            raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
-
-    async def _list(self) -> int:
-        queues = await self._store.list_queues()
+def list_queues(settings: Settings) -> int:
+    """A line per queue: messages that may go now, that wait for their time, that somebody has taken; bytes."""
+    async def work(store: Store) -> int:
         print(f'{"queue":<24} {"ready":>9} {"waiting":>9} {"taken":>9} {"bytes":>13}')
-        for row in queues:
+        for row in await store.list_queues():
             taken, size = ('-' if value is None else value for value in (row.taken, row.size))
             print(f'{row.name:<24} {row.ready:>9} {row.waiting:>9} {taken:>9} {size:>13}')
         return 0
+    return _with_store(settings, work)
 
-    async def _publish(self, queue: str) -> int:
-        batch: list[Message] = []
-        published, fault = 0, ''
-        for number, line in enumerate(sys.stdin.buffer, 1):
-            if not line.strip():
-                continue
-            try:
-                document = Document.decode(line.strip())
-                batch.append(Message(queue, line.strip(), document.priority, document.not_before))
-            except DocumentError as error:
-                fault = f'line {number}: {error}'
-                break
-            if len(batch) == _BATCH:
-                await self._store.publish(batch)
-                published, batch = published + len(batch), []
-        if batch:
-            await self._store.publish(batch)
-        published += len(batch)
-        print(f'{published} published', file=sys.stderr)
-        if fault:
-            raise ConfigError(f'{fault}; nothing from this line on was published')
-        return 0
 
-    async def _get(self, queue: str, count: int | None, keep: bool) -> int:
-        left = count
-        kept = []
-        while left is None or left > 0:
-            deliveries = await self._store.fetch(queue, _BATCH if left is None else min(_BATCH, left))
-            if not deliveries:
-                break
-            for delivery in deliveries:
-                print(_one_line(delivery.body))
-            sys.stdout.flush()
-            if keep:
-                kept += deliveries
-            else:
-                for waiter in [self._store.settle(delivery, ()) for delivery in deliveries]:
-                    await waiter
-            left = None if left is None else left - len(deliveries)
-        for delivery in kept:
-            self._store.release(delivery)
-        return 0
+def publish(settings: Settings, queue: str) -> int:
+    """Each line of standard input is a document. `nextattempt` and `priority` are obeyed."""
+    return _with_store(settings, lambda store: _publish(store, queue))
 
-    async def _purge(self, queue: str) -> int:
-        print(f'{await self._store.purge(queue)} deleted', file=sys.stderr)
+
+def get(settings: Settings, queue: str, count: int | None, keep: bool) -> int:
+    """Print messages that are due and take them off the queue, or only show them.
+
+    When the output cannot be written (BrokenPipeError, OSError), what was not written stays on the queue.
+    """
+    return _with_store(settings, lambda store: _get(store, queue, count, keep))
+
+
+def purge(settings: Settings, queue: str) -> int:
+    """Delete what is on the queue and in nobody's hands."""
+    async def work(store: Store) -> int:
+        print(f'{await store.purge(queue)} deleted', file=sys.stderr)
         return 0
+    return _with_store(settings, work)
+
+
+def _with_store(settings: Settings, work: Callable[[Store], Coroutine[Any, Any, int]]) -> int:
+    reactor = Reactor()
+
+    async def opened() -> int:
+        store = make_store(reactor, settings, lambda text: print(f'mqlite: {text}', file=sys.stderr))
+        await store.open()
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    try:
+        return reactor.run(opened())
+    finally:
+        reactor.close()
+
+
+async def _publish(store: Store, queue: str) -> int:
+    batch: list[Message] = []
+    published, fault = 0, ''
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        if not line.strip():
+            continue
+        try:
+            document = Document.decode(line.strip())
+            batch.append(Message(queue, line.strip(), document.priority, document.not_before))
+        except DocumentError as error:
+            fault = f'line {number}: {error}'
+            break
+        if len(batch) == _BATCH:
+            await store.publish(batch)
+            published, batch = published + len(batch), []
+    if batch:
+        await store.publish(batch)
+    published += len(batch)
+    print(f'{published} published', file=sys.stderr)
+    if fault:
+        raise ConfigError(f'{fault}; nothing from this line on was published')
+    return 0
+
+
+async def _get(store: Store, queue: str, count: int | None, keep: bool) -> int:
+    left = count
+    kept = []
+    while left is None or left > 0:
+        deliveries = await store.fetch(queue, _BATCH if left is None else min(_BATCH, left))
+        if not deliveries:
+            break
+        for delivery in deliveries:
+            print(_one_line(delivery.body))
+        sys.stdout.flush()
+        if keep:
+            kept += deliveries
+        else:
+            for waiter in [store.settle(delivery, ()) for delivery in deliveries]:
+                await waiter
+        left = None if left is None else left - len(deliveries)
+    for delivery in kept:
+        store.release(delivery)
+    return 0
 
 
 def _one_line(body: bytes) -> str:
@@ -118,7 +117,3 @@ def _one_line(body: bytes) -> str:
         return json.dumps(Document.decode(body).fields)
     except DocumentError:
         return json.dumps({'invalid': body.decode('utf-8', 'replace')})
-
-
-def _note(text: str) -> None:
-    print(f'mqlite: {text}', file=sys.stderr)

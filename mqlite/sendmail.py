@@ -12,6 +12,7 @@ from typing import Any
 
 from mqlite.errors import PermanentError, TemporaryError
 from mqlite.host import host_name, user_name
+from mqlite.log import escape
 from mqlite.loop.reactor import Reactor
 from mqlite.message.headers import Trace, recipients_of, without_bcc
 from mqlite.parts import make_receiver, make_store
@@ -74,21 +75,23 @@ def _check(sender: str, recipients: Sequence[str]) -> None:
         try:
             check_address(address)
         except SyntaxFault as fault:
-            raise PermanentError(f'{address}: {fault}') from None
+            raise PermanentError(f'{escape(address)}: {fault}') from None
 
 
 def _keep(settings: Settings, hostname: str, sender: str, recipients: Sequence[str], data: bytes,
           origin: dict[str, Any]) -> None:
     reactor = Reactor()
-    store = make_store(reactor, settings, lambda text: print(f'mqlite: {text}', file=sys.stderr))
-    receiver = make_receiver(reactor, settings, store, hostname)
 
     async def keep() -> None:
+        store = make_store(reactor, settings, lambda text: print(f'mqlite: {text}', file=sys.stderr))
         await store.open()
         try:
+            receiver = make_receiver(reactor, settings, store, hostname)
             await receiver.keep(sender, recipients, data, Trace('', '', 'local'), origin, trusted=True)
         finally:
             await store.close()
 
-    reactor.run(keep())
-    reactor.close()
+    try:
+        reactor.run(keep())
+    finally:
+        reactor.close()

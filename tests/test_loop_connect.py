@@ -29,10 +29,14 @@ class ListenBench(LoopBench):
 
     def listen(self, address: str = HOST, on_accept: Callable[[Stream], object] | None = None) -> Listener:
         listener = Listener(self.reactor, address, 0, on_accept or self.accepted.append, self.trouble.append)
-        self._closing.callback(lambda: [stream.close() for stream in self.accepted])
+        self._closing.callback(self._close_accepted)
         self._closing.callback(listener.close)
         listener.start()
         return listener
+
+    def _close_accepted(self) -> None:
+        for stream in self.accepted:
+            stream.close()
 
 
 @pytest.fixture
@@ -179,6 +183,7 @@ def test_a_listener_may_close_itself_while_it_accepts(bench: ListenBench) -> Non
         assert len(bench.accepted) == 1
 
     bench.run(main())
+    assert bench.trouble == []
 
 
 def test_a_stream_that_nobody_took_is_closed(bench: ListenBench) -> None:
@@ -238,7 +243,12 @@ def test_out_of_descriptors_is_a_pause_and_no_busy_loop(bench: ListenBench, monk
     listener = bench.listen()
     turns: list[float] = []
     turn = bench.reactor._turn
-    monkeypatch.setattr(bench.reactor, '_turn', lambda: (turns.append(bench.reactor.now()), turn()))
+
+    def counted() -> None:
+        turns.append(bench.reactor.now())
+        turn()
+
+    monkeypatch.setattr(bench.reactor, '_turn', counted)
 
     async def main() -> None:
         with contextlib.ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import socket
 import threading
@@ -12,7 +13,7 @@ from typing import Callable
 
 import pytest
 
-from mqlite.loop.clock import Clock, VirtualClock
+from mqlite.loop.clock import Clock, Ready, VirtualClock
 from mqlite.loop.reactor import READ, WRITE, Reactor
 from mqlite.loop.task import Waiter, sleep
 from mqlite.loop.timers import TimerQueue
@@ -39,7 +40,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_timers_come_by_time_and_equal_ones_in_order() -> None:
-    queue, ran = TimerQueue(), []
+    queue = TimerQueue()
+    ran: list[str] = []
     for when, name in ((2.0, 'c'), (1.0, 'a'), (1.0, 'b'), (3.0, 'd')):
         queue.add(when, ran.append, (name,))
     assert queue.next_time() == 1.0
@@ -50,7 +52,8 @@ def test_timers_come_by_time_and_equal_ones_in_order() -> None:
 
 
 def test_a_cancelled_timer_does_not_run_and_cancelling_again_is_harmless() -> None:
-    queue, ran = TimerQueue(), []
+    queue = TimerQueue()
+    ran: list[int] = []
     first, second = queue.add(1.0, ran.append, (1,)), queue.add(2.0, ran.append, (2,))
     first.cancel()
     first.cancel()
@@ -88,7 +91,8 @@ def test_dead_timers_do_not_pile_up() -> None:
 
 
 def test_a_turn_runs_what_is_ready_then_what_asked_for_its_end(bench: LoopBench) -> None:
-    reactor, ran = bench.reactor, []
+    reactor = bench.reactor
+    ran: list[str] = []
 
     def first() -> None:
         reactor.call_at_turn_end(ran.append, 'end')
@@ -197,13 +201,13 @@ def test_after_unwatch_a_callback_is_not_called_even_when_it_was_ready_too(bench
             ends = [stack.enter_context(end) for _ in range(2) for end in socket.socketpair()]
             readers = ends[::2]
 
-            def ready(own: int) -> None:
-                called.append(own)
+            def ready(events: int) -> None:
+                called.append(events)
                 for reader in readers:
                     reactor.unwatch(reader.fileno())
 
             for reader in readers:
-                reactor.watch(reader.fileno(), READ, lambda _events, own=reader.fileno(): ready(own))
+                reactor.watch(reader.fileno(), READ, ready)
             for end in ends:
                 end.send(b'x')
             await bench.settle()
@@ -274,14 +278,31 @@ def test_a_call_after_the_end_is_harmless() -> None:
     reactor.call_from_thread(print)
 
 
+class TellingClock(VirtualClock):
+    """Says when the loop is about to wait for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Event()
+
+    def wait(self, selector: selectors.BaseSelector, seconds: float | None, busy: bool) -> Ready:
+        if seconds is None:
+            self.waits.set()
+        return super().wait(selector, seconds, busy)
+
+
 @pytest.mark.parametrize('to_main', [True, False])
-def test_a_signal_ends_the_wait_whichever_thread_gets_it(bench: LoopBench, to_main: bool) -> None:
+def test_a_signal_ends_the_wait_whichever_thread_gets_it(to_main: bool) -> None:
+    clock = TellingClock()
+    bench = LoopBench(clock)
     reactor, came = bench.reactor, Waiter[None](bench.reactor)
     before = signal.getsignal(signal.SIGUSR1)
     leave = threading.Event()
     main_thread = threading.get_ident()
 
     def send() -> None:
+        clock.waits.wait(10)
+        leave.wait(0.05)    # so that it does wait
         signal.pthread_kill(main_thread if to_main else threading.get_ident(), signal.SIGUSR1)
         leave.wait(10)      # alive until the signal is dealt with: it was sent to this thread
 
@@ -294,7 +315,7 @@ def test_a_signal_ends_the_wait_whichever_thread_gets_it(bench: LoopBench, to_ma
         helper.join()
 
     bench.run(main())
-    reactor.close()
+    bench.close()
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
@@ -331,7 +352,8 @@ def test_an_error_in_a_callback_is_reported_and_the_others_run(pair: tuple[socke
 
 
 def test_without_anybody_to_report_to_an_error_ends_the_run_and_loses_no_call(closing: contextlib.ExitStack) -> None:
-    reactor, ran = Reactor(VirtualClock()), []
+    reactor = Reactor(VirtualClock())
+    ran: list[str] = []
     closing.callback(reactor.close)
 
     async def main() -> None:

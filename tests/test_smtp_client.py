@@ -307,6 +307,24 @@ def test_a_server_that_stops_reading(bench: ClientBench) -> None:
     assert bench.reactor.now() - begin == pytest.approx(TIME_LIMITS['block'], abs=1)
 
 
+def test_a_server_that_has_had_enough(bench: ClientBench) -> None:
+    bench.exchanger.script['DATA'] = b'354 go\r\n552 5.3.4 too large'
+    assert summary(bench.send(mime=b'x' * 20_000_000)) == ('data', 'error', 552)
+    assert bench.session.stream.sent < 1_000_000
+
+
+def test_a_server_that_has_had_enough_and_hangs_up(bench: ClientBench) -> None:
+    bench.exchanger.script['DATA'] = b'354 go' + DEAF
+
+    def refuse() -> None:
+        bench.exchanger.clients[0].write(b'552 5.3.4 too large\r\n')
+        bench.exchanger.clients[0].close()
+
+    bench.reactor.call_later(10, refuse)
+    assert summary(bench.send(mime=b'x' * 20_000_000)) == ('data', 'error', 552)
+    assert not bench.session.usable
+
+
 def test_a_server_that_hangs_up_in_the_middle(bench: ClientBench) -> None:
     bench.exchanger.script['DATA'] = b'354 go' + DROP
     assert summary(bench.send(mime=b'x' * 20_000_000)) == ('data', 'lost', None)

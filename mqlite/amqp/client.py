@@ -17,18 +17,35 @@ from typing import Any, Callable
 from mqlite import __version__
 from mqlite.amqp.channel import Channel
 from mqlite.amqp.connection import Connection, heartbeat_policy
-from mqlite.amqp.events import Answer, ChannelClosed, ChannelOpened, Closed, Event, Failed, Got, Opened
+from mqlite.amqp.events import (
+    Answer,
+    ChannelClosed,
+    ChannelOpened,
+    Closed,
+    Event,
+    Failed,
+    Got,
+    Opened,
+    TooLarge,
+)
 from mqlite.amqp.uri import Address
 from mqlite.errors import ConfigError, MqliteError, TemporaryError
 from mqlite.loop.connect import connect
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.task import Task, Timeout, Waiter, timeout
-from mqlite.loop.tls import TlsError, verified_context
+from mqlite.loop.timers import Timer
+from mqlite.loop.tls import TlsContext, TlsError, verified_context
 
 HANDSHAKE_SECONDS = 20.0  # from the connection to connection.open-ok; a broker that starts up may be slow
 CLOSE_SECONDS = 2.0  # for the broker's close-ok
-_REFUSED = (402, 403, 530)  # invalid path, access refused, not allowed: the settings are wrong, not the moment
+
+#   code   a connection.close that will come again until somebody changes something, and what that is
+_REFUSED = {
+    402: 'check the virtual host in queue-address',
+    403: 'check the user and the password in queue-address',
+    530: 'check the virtual host in queue-address, and that the user may use it',
+}
 
 
 class BrokerError(TemporaryError):
@@ -64,6 +81,7 @@ class Link:
         self._answers: dict[int, deque[Waiter[Any]]] = {}
         self._scheduled = False
         self._heard = self._spoke = 0.0
+        self._heart: Timer | None = None
 
     @property
     def blocked(self) -> bool:
@@ -75,11 +93,10 @@ class Link:
         address = self.address
         seconds = address.connect_timeout or HANDSHAKE_SECONDS
         try:
+            context = _tls_context(address, verify) if address.tls else None
             with timeout(self._reactor, seconds, f'no answer within {seconds:g} s'):
                 self._stream = await connect(self._reactor, target, address.port, seconds=seconds)
-                if address.tls:
-                    context = verified_context(verify if address.verify is None else address.verify,
-                                               address.cacertfile, address.certfile, address.keyfile)
+                if context is not None:
                     await self._stream.start_tls(context, server_side=False,
                                                  hostname=address.server_name or address.host)
                 self._heard = self._spoke = self._reactor.now()
@@ -88,10 +105,11 @@ class Link:
                 await self._opened
         except (OSError, Timeout, ConnectionLost, TlsError) as error:
             text = (error.strerror if isinstance(error, OSError) else '') or str(error)
-            self._end(BrokerError(f'{address}: {text}'))
+            advice = '; check the certificate, or set rabbitmq-verify' if isinstance(error, TlsError) else ''
+            self._end(BrokerError(f'{address}: {text}{advice}'))
             raise self.ended.result() from error
-        except BaseException:
-            self._end(BrokerError(f'{address}: given up'))
+        except BaseException as error:
+            self._end(error if isinstance(error, MqliteError) else BrokerError(f'{address}: given up'))
             raise
         self._beat()
 
@@ -148,30 +166,47 @@ class Link:
         except (ConnectionLost, TlsError) as error:
             self._handle(self._machine.eof())
             self._end(BrokerError(f'{self.address}: {error}'))
+        except Exception:
+            self._end(BrokerError(f'{self.address}: given up after an internal error'))
+            raise  # a mistake of ours: the reactor reports it
 
     def _handle(self, events: Iterable[Event]) -> None:
         for event in events:
-            if isinstance(event, (Answer, Got)):
-                self._answers[event.channel].popleft().set(event)
-            elif isinstance(event, ChannelOpened):
-                self._answers[event.channel].popleft().set(event)
-            elif isinstance(event, Opened):
-                self.version = str(_text(event.server_properties.get('version', '')))
-                self._opened.set()
-            elif isinstance(event, Closed):
-                self._closed(event)
-            elif isinstance(event, Failed):
-                self._end(event.error if isinstance(event.error, ConfigError)
-                          else BrokerError(f'{self.address}: {event.error}'))
-            else:
-                if isinstance(event, ChannelClosed):
-                    self._fail_answers(event.channel, BrokerError(event.text, event.code))
+            handler = _HANDLERS.get(type(event))
+            if handler is None:
                 self._on_event(event)
+            else:
+                handler(self, event)
         self.touch()
+
+    def _answered(self, event: Answer | Got | ChannelOpened) -> None:
+        self._answers[event.channel].popleft().set(event)
+
+    def _too_large(self, event: TooLarge) -> None:
+        if isinstance(event.message, Got):
+            self._answers[event.channel].popleft().set(event)
+        else:
+            self._on_event(event)
+
+    def _channel_closed(self, event: ChannelClosed) -> None:
+        self._fail_answers(event.channel, BrokerError(event.text, event.code))
+        self._on_event(event)
+
+    def _logged_in(self, event: Opened) -> None:
+        version = event.server_properties.get('version', '')
+        self.version = version.decode('utf-8', 'replace') if isinstance(version, bytes) else str(version)
+        if not self._opened.done:
+            self._opened.set()
+
+    def _failed(self, event: Failed) -> None:
+        error = event.error
+        self._end(BrokerRefused(f'{self.address}: {error}', 0) if isinstance(error, ConfigError)
+                  else BrokerError(f'{self.address}: {error}'))
 
     def _closed(self, event: Closed) -> None:
         text = f'{self.address}: {event.text or "closed"}' + (f' (code {event.code})' if event.code else '')
-        self._end(BrokerRefused(text, event.code) if event.code in _REFUSED else BrokerError(text, event.code))
+        advice = _REFUSED.get(event.code)
+        self._end(BrokerRefused(f'{text}; {advice}', event.code) if advice else BrokerError(text, event.code))
 
     def _end(self, reason: MqliteError) -> None:
         if self.ended.done:
@@ -180,6 +215,8 @@ class Link:
         if self._goodbye is not None and not self._goodbye.done:
             self._goodbye.set()
         self._machine.eof()
+        if self._heart is not None:
+            self._heart.cancel()
         if self._stream is not None:
             self.flush()
             self._stream.close()
@@ -200,7 +237,7 @@ class Link:
             if what == 'send':
                 self._machine.heartbeat()
                 self.touch()
-            self._reactor.call_later(seconds, self._beat)
+            self._heart = self._reactor.call_later(seconds, self._beat)
 
     # answers
 
@@ -215,5 +252,23 @@ class Link:
             waiter.fail(error)
 
 
-def _text(value: object) -> object:
-    return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
+# What the link answers itself; all other events are the owner's.
+_HANDLERS: dict[type, Callable[[Link, Any], None]] = {
+    Answer:        Link._answered,
+    Got:           Link._answered,
+    ChannelOpened: Link._answered,
+    TooLarge:      Link._too_large,
+    ChannelClosed: Link._channel_closed,
+    Opened:        Link._logged_in,
+    Closed:        Link._closed,
+    Failed:        Link._failed,
+}
+
+
+def _tls_context(address: Address, verify: bool) -> TlsContext:
+    try:
+        return verified_context(verify if address.verify is None else address.verify, address.cacertfile,
+                                address.certfile, address.keyfile)
+    except (OSError, TlsError) as error:
+        text = (error.strerror if isinstance(error, OSError) else '') or str(error)
+        raise BrokerRefused(f'{address}: {text}; check cacertfile, certfile and keyfile in queue-address', 0) from error

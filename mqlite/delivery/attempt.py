@@ -1,11 +1,16 @@
-"""Opening a session for a route, and sending one message over it.
+"""Opening a session for a route.
 
-The servers of a route are tried in their order, each at each of its addresses, until one says hello. A server whose
-TLS is broken is tried once more in clear, since TLS is opportunistic here (RFC 7435): a message in clear is what would
-have been sent to a server without TLS.
+The servers of a route are tried in their order, each at each of its addresses, until one says hello; at most
+ADDRESSES_TRIED of them, since each may cost minutes. A server whose TLS is broken is tried once more in clear, since
+TLS is opportunistic here (RFC 7435): a message in clear is what would have been sent to a server without TLS.
+
+Local addresses, where some are asked for, take turns; one that cannot be used leaves its turn to the next.
 """
 
 from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
 
 from mqlite.delivery import verdict
 from mqlite.delivery.route import Route, find_hosts
@@ -13,6 +18,7 @@ from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
 from mqlite.errors import MqliteError
 from mqlite.loop.connect import CannotBind, connect
 from mqlite.loop.reactor import Reactor
+from mqlite.loop.stream import Stream
 from mqlite.loop.task import Timeout
 from mqlite.loop.tls import TlsContext
 from mqlite.message.result import Connected, Result
@@ -20,6 +26,7 @@ from mqlite.smtp.client import ClientSession
 from mqlite.smtp.reply import ClientFailure
 
 CONNECT_SECONDS = 30.0  # as Postfix; the kernel's own limit is over two minutes
+ADDRESSES_TRIED = 10  # per attempt; Postfix has 5 (smtp_mx_address_limit), and then looks no further either
 
 
 class NoSession(MqliteError):
@@ -43,6 +50,7 @@ class Dialler:
     async def open(self, route: Route) -> ClientSession:
         """A session with the first server that answers. NoSession with the most hopeful result of all servers."""
         best: Result | None = None
+        left = ADDRESSES_TRIED
         try:
             for host in await find_hosts(route, self._resolver):
                 try:
@@ -50,13 +58,16 @@ class Dialler:
                 except (DnsPermanent, DnsTemporary) as error:
                     best = _more_hopeful(best, _unresolved(error))
                     continue
-                for address in addresses:
+                for address in addresses[:left]:
+                    left -= 1
                     try:
                         return await self._open_at(route, host, address)
                     except NoSession as refusal:
                         best = _more_hopeful(best, refusal.result)
+                if not left:
+                    break
         except (DnsPermanent, DnsTemporary) as error:
-            best = _more_hopeful(best, _unresolved(error))
+            best = _unresolved(error)
         assert best is not None
         raise NoSession(best)
 
@@ -69,36 +80,43 @@ class Dialler:
         return await self._say_hello(route, host, address, None)
 
     async def _say_hello(self, route: Route, host: str, address: str, tls: TlsContext | None) -> ClientSession:
-        source = self._source(route, address)
-        try:
-            stream = await connect(self._reactor, address, route.port, source, CONNECT_SECONDS)
-        except CannotBind as error:
-            raise NoSession(verdict.cannot_bind(str(error))) from error
-        except (OSError, Timeout) as error:
-            reason = (error.strerror if isinstance(error, OSError) else '') or str(error)
-            raise NoSession(verdict.not_connected(f'{host} ({address}) port {route.port}', isinstance(error, Timeout),
-                                                  reason)) from error
-        session = ClientSession(stream, self._hostname)
+        session = ClientSession(await self._connect(route, host, address), self._hostname)
         try:
             await session.start(tls, host)
         except ClientFailure as failure:
             result = verdict.failed(failure, connected(session))
-            stream.close()
+            session.stream.close()
             raise NoSession(result) from failure
         except BaseException:
-            stream.close()
+            session.stream.close()
             raise
         return session
 
-    def _source(self, route: Route, address: str) -> str | None:
-        """The local address to send from: of the peer's family, each in turn. None: let the kernel choose."""
-        if not route.sources:
-            return None
+    async def _connect(self, route: Route, host: str, address: str) -> Stream:
+        """From the first of the local addresses that can be used."""
+        unusable: Result | None = None
+        for source in self._sources(route, address):
+            try:
+                return await connect(self._reactor, address, route.port, source, CONNECT_SECONDS)
+            except CannotBind as error:
+                foreign = getattr(error.__cause__, 'errno', None) == errno.EADDRNOTAVAIL
+                unusable = _more_hopeful(unusable, verdict.cannot_bind(str(error), foreign))
+            except (OSError, Timeout) as error:
+                reason = (error.strerror if isinstance(error, OSError) else '') or str(error)
+                raise NoSession(verdict.not_connected(f'{host} ({address}) port {route.port}',
+                                                      isinstance(error, Timeout), reason)) from error
+        raise NoSession(unusable or verdict.cannot_bind('none of the addresses in "ips" is one of this host', True))
+
+    def _sources(self, route: Route, address: str) -> Sequence[str | None]:
+        """The local addresses of the peer's family, in the order in which to try them. None: let the kernel choose."""
+        if route.sources is None:
+            return [None]
         fitting = [source for source in route.sources if (':' in source) == (':' in address)]
-        if not fitting:
+        if route.sources and not fitting:
             raise NoSession(verdict.no_local_address(address))
         self._turn += 1
-        return fitting[self._turn % len(fitting)]
+        first = self._turn % max(1, len(fitting))
+        return fitting[first:] + fitting[:first]
 
 
 def connected(session: ClientSession) -> Connected:

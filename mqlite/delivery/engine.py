@@ -1,12 +1,15 @@
 """The delivery engine: takes documents off the outbox, has them delivered, and settles each with what it led to.
 
-    consume ─► too early? ─► put back until its time
+    consume ─► unusable?  ─► given up, once, with the reason
               expired?   ─► given up
-              unusable?  ─► given up, once, with the reason
+              too early? ─► put back until its time
               otherwise  ─► route ─► schedule ─► result ─► final, or tried again ─► settle
 
 Every delivery is settled or released exactly once. Settling publishes the results (or the retry) before the outbox
 loses the message, so that a crash in between repeats an attempt but loses nothing.
+
+A mistake of ours must cost neither the mail nor the peace of the recipient: what was not accepted is put back for
+FAULT_SECONDS, what was accepted is settled even if its result cannot be written as it should. Each is reported.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from mqlite.delivery import report, retry, verdict
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.route import RouteConfig, choose
 from mqlite.delivery.schedule import Job, Scheduler
+from mqlite.errors import PermanentError
 from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document, DocumentError
 from mqlite.message.result import Result
-from mqlite.queues.contract import Consumer, Delivery, Message, Store
+from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
 
 PREFETCH = 1000  # messages in hand
 PREFETCH_BYTES = 64 * 1024 * 1024  # of documents in hand
+FAULT_SECONDS = 600.0  # before a message is looked at again that we made a mistake with; the first retry-interval
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Engine:
     """One per reactor."""
 
     def __init__(self, reactor: Reactor, store: Store, dialler: Dialler, config: EngineConfig) -> None:
+        self._reactor = reactor
         self._clock = reactor.clock
         self._store = store
         self._config = config
@@ -60,36 +66,65 @@ class Engine:
     def _on_delivery(self, delivery: Delivery) -> None:
         now, config = self._clock.time(), self._config
         try:
-            document = Document.decode(delivery.body)
-            if document.not_before > now:
-                self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority,
-                                                      document.not_before)])
-            elif retry.deadline(document, config.retry, now) <= now:
-                self._finish(delivery, document, verdict.expired())
-            else:
-                _check(document)
-                self._scheduler.add(Job(delivery, document, choose(document, config.route)))
+            document = _read(delivery)
+            job = Job(delivery, document, choose(document, config.route))
+            over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
-            self._store.settle(delivery, report.unreadable(delivery.body, verdict.invalid(str(error)), now,
-                                                           config.queues))
+            result = verdict.invalid(str(error))
+            self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues), result)
+        except Exception as error:
+            self._put_back(delivery, now + FAULT_SECONDS)
+            self._reactor.report(error, 'while a message was taken from the outbox')
+        else:
+            if over:
+                self._on_result(job, verdict.expired())
+            elif document.not_before > now:
+                self._put_back(delivery, document.not_before)
+            else:
+                self._scheduler.add(job)
 
     def _on_result(self, job: Job, result: Result) -> None:
         now, config = self._clock.time(), self._config
-        due = retry.next_attempt(job.document, result, config.retry, now)
-        if due is None:
-            self._finish(job.delivery, job.document, result)
+        try:
+            due = retry.next_attempt(job.document, result, config.retry, now)
+            if due is None:
+                messages = report.final(job.delivery.body, job.document, result, now, config.queues)
+            else:
+                messages = report.again(job.delivery.body, job.document, result, now, due, config.outbox,
+                                        config.queues)
+        except Exception as error:
+            if result.result == 'accepted':
+                self._settle(job.delivery, report.bare(job.delivery.body, result, now, config.queues), result)
+            else:
+                self._put_back(job.delivery, now + FAULT_SECONDS)
+            self._reactor.report(error, 'while a result was made')
         else:
-            self._store.settle(job.delivery, report.again(job.delivery.body, job.document, result, now, due,
-                                                          config.outbox, config.queues))
+            self._settle(job.delivery, messages, result)
 
-    def _finish(self, delivery: Delivery, document: Document, result: Result) -> None:
-        self._store.settle(delivery, report.final(delivery.body, document, result, self._clock.time(),
-                                                  self._config.queues))
+    def _put_back(self, delivery: Delivery, due: float) -> None:
+        self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority, due)])
+
+    def _settle(self, delivery: Delivery, messages: list[Message], result: Result) -> None:
+        """Settle, with less to publish if the store can never keep these messages."""
+        kept = self._store.settle(delivery, messages)
+        if not kept.done:
+            return
+        try:
+            kept.result()
+        except PermanentError as error:
+            self._store.settle(delivery, report.bare(delivery.body, result, self._clock.time(), self._config.queues))
+            self._reactor.report(error, 'while a result was kept')
+        except QueueError:
+            pass  # the store is closed, and has given the delivery back
 
     def _on_return(self, job: Job) -> None:
         self._store.release(job.delivery)
 
 
-def _check(document: Document) -> None:
-    """DocumentError when a property that is needed only after the attempt has the wrong form: better before it."""
-    _ = document.max_attempts, document.retries, document.priority
+def _read(delivery: Delivery) -> Document:
+    """The document. DocumentError now when a property that is needed only after the attempt has the wrong form."""
+    if delivery.fault:
+        raise DocumentError(delivery.fault)
+    document = Document.decode(delivery.body)
+    _ = document.retries, document.priority, document.first_attempt, document.not_before
+    return document

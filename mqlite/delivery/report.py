@@ -5,7 +5,8 @@
     given up       results, failure
     tried again    the outbox (with `nextattempt`), retry
 
-A document that is not valid JSON cannot come back as itself: its text comes back as the property `invalid`.
+A document that is not valid JSON cannot come back as itself: its text comes back as the property `invalid`. So does
+one whose results no queue would take (see `bare`).
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ _KINDS = {
     'given up':  ('results', 'failure'),
     'again':     ('retry',),
 }
-_SHOWN_INVALID = 65536  # bytes of an unreadable document that come back
+_SHOWN_INVALID = 65536  # bytes of a document that come back when it cannot come back as itself
 
 
 def final(body: bytes, document: Document, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
     """The messages for a result after which nothing is tried. `queues`: the configured queue of each kind."""
-    outcome = 'delivered' if result.result == 'accepted' else 'given up'
-    return _tell(_KINDS[outcome], _with_result(body, document, result, now), document, queues)
+    return _tell(_KINDS[_outcome(result)], _with_result(body, document, result, now), document, queues)
 
 
 def again(body: bytes, document: Document, result: Result, now: float, due: float, outbox: str,
@@ -49,12 +49,22 @@ def unreadable(body: bytes, result: Result, now: float, queues: Mapping[str, str
     try:
         fields = Document.decode(body).fields
     except DocumentError:
-        fields = {'invalid': body[:_SHOWN_INVALID].decode('utf-8', 'replace')}
+        return bare(body, result, now, queues)
     earlier = fields.get('results')
     fields['results'] = [*(earlier if isinstance(earlier, list) else []), result.fields(now)]
     if not fields.get('keepmime'):
         fields.pop('mime', None)
     return _tell(_KINDS['given up'], fields, Document(fields), queues)
+
+
+def bare(body: bytes, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
+    """The least that can be said: a result that is small and asks nothing of the document, to the configured queues."""
+    fields = {'invalid': body[:_SHOWN_INVALID].decode('utf-8', 'replace'), 'results': [result.fields(now)]}
+    return _tell(_KINDS[_outcome(result)], fields, Document(fields), queues)
+
+
+def _outcome(result: Result) -> str:
+    return 'delivered' if result.result == 'accepted' else 'given up'
 
 
 def _with_result(body: bytes, document: Document, result: Result, now: float) -> dict[str, Any]:

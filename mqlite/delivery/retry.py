@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from mqlite.message.document import Document
 from mqlite.message.result import Result
 
+_LEAST_SECONDS = 1  # between attempts: a document that asks for none would keep us and the server busy
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -27,6 +29,12 @@ def deadline(document: Document, policy: RetryPolicy, now: float) -> float:
     return (now if first is None else first) + policy.max_seconds
 
 
+def is_over(document: Document, policy: RetryPolicy, now: float) -> bool:
+    """Whether there is no time or no attempt left for a document that was just picked up."""
+    limit = _limit(document, policy)
+    return deadline(document, policy, now) <= now or 0 < limit <= len(document.attempts)
+
+
 def next_attempt(document: Document, result: Result, policy: RetryPolicy, now: float) -> float | None:
     """When to try again after this result; None when the result is final.
 
@@ -36,10 +44,14 @@ def next_attempt(document: Document, result: Result, policy: RetryPolicy, now: f
     if result.result == 'accepted' or result.permanent:
         return None
     attempts = len(document.attempts) + 1  # this one included
-    own_limit = document.max_attempts
-    limit = policy.max_attempts if own_limit is None else own_limit
-    if limit and attempts >= limit:
+    if 0 < _limit(document, policy) <= attempts:
         return None
     intervals = document.retries or policy.intervals
-    seconds = intervals[min(attempts, len(intervals)) - 1]
+    seconds = max(intervals[min(attempts, len(intervals)) - 1], _LEAST_SECONDS)
     return min(now + seconds, max(deadline(document, policy, now), now))
+
+
+def _limit(document: Document, policy: RetryPolicy) -> int:
+    """Attempts; 0 for no limit."""
+    own = document.max_attempts
+    return policy.max_attempts if own is None else own

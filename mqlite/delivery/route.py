@@ -11,7 +11,9 @@ addresses is asked of the resolver when a connection is opened, not before.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from mqlite.dns.resolver import Resolver
 from mqlite.message.document import Document
@@ -27,7 +29,7 @@ class Route:
     host: str
     port: int
     fixed: bool
-    sources: tuple[str, ...]  # local addresses to send from; empty: the kernel chooses
+    sources: tuple[str, ...] | None  # local addresses to send from; None: the kernel chooses
 
     def __str__(self) -> str:
         return f'{self.host} port {self.port}' if self.fixed else self.host
@@ -39,13 +41,13 @@ class RouteConfig:
 
     sink: tuple[str, int] | None
     smarthost: tuple[str, int] | None
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # for documents without `ips`; empty: the kernel chooses
 
 
 def choose(document: Document, config: RouteConfig) -> Route:
     """The route of a document. DocumentError when what it asks for has the wrong form."""
     ips = document.ips
-    sources = config.sources if ips is None else tuple(ips)
+    sources = (config.sources or None) if ips is None else _numeric(ips)
     own = document.smarthost
     if config.sink is not None:
         return Route(config.sink[0], config.sink[1], True, sources)
@@ -54,6 +56,15 @@ def choose(document: Document, config: RouteConfig) -> Route:
     if config.smarthost is not None:
         return Route(config.smarthost[0], config.smarthost[1], True, sources)
     return Route(document.domain, SMTP_PORT, False, sources)
+
+
+def _numeric(ips: list[str]) -> tuple[str, ...]:
+    """Without what is no address: no local address can be called that, and binding to a name would look it up."""
+    found = []
+    for text in ips:
+        with suppress(ValueError):
+            found.append(str(ip_address(text.partition('%')[0])))  # a zone can be any text, and a NUL in it
+    return tuple(found)
 
 
 async def find_hosts(route: Route, resolver: Resolver) -> list[str]:

@@ -6,12 +6,17 @@ it, and so on; when nothing waits it keeps the connection for IDLE_SECONDS and t
     add(job) ──► idle carrier, if there is one
              ──► else the line; and one more carrier, while the destination and the host allow it
 
-Every job handed in comes out exactly once: `on_result(job, result)`, or `on_return(job)` when it was not attempted.
+Every job handed in comes out exactly once: `on_result(job, result)`, or `on_return(job)` when we stop before its turn.
+An exception that nobody expected is a result too, and is reported once, by the carrier's task.
 
 When no session can be had and no other carrier of the destination has one, the failure is the destination's: all its
 jobs get it. When another carrier has one (a server that takes five connections and no sixth), the job goes back to the
 line. A reused connection that fails before the server has accepted anything says nothing about the message: it goes
 back to the line too, and the carrier connects anew.
+
+When the limit on connections leaves a destination without a carrier, it starves: it stands in a line for the next place
+that becomes free, and the others make room. Who has a connection and no job leaves at once, who has jobs after
+FAIR_SHARE of them.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from mqlite.smtp.reply import ClientFailure
 
 IDLE_SECONDS = 5.0  # a connection without work is kept for so long
 CARRIERS_PER_DESTINATION = 20  # connections to one destination at once, as Postfix
+FAIR_SHARE = 20  # messages per connection while a destination starves
 
 
 class Job:
@@ -84,7 +90,7 @@ class Scheduler:
         self._destinations: dict[Route, Destination] = {}
         self._tasks: set[Task[None]] = set()
         self._ended = Signal(reactor)
-        self._starving = False  # a destination has no carrier because of the limit
+        self._starving: dict[Destination, None] = {}  # without a carrier because of the limit, the longest one first
         self._stopping = False
 
     def add(self, job: Job) -> None:
@@ -120,48 +126,78 @@ class Scheduler:
         """One more carrier, if it is useful and allowed."""
         if not destination.waiting or destination.carriers >= CARRIERS_PER_DESTINATION or self._stopping:
             return
-        if self._limit and len(self._tasks) >= self._limit:
-            self._starving = True
+        if self._full:
+            if not destination.carriers and destination not in self._starving:
+                self._starving[destination] = None
+                self._make_room()
             return
         destination.carriers += 1
         self._tasks.add(self._reactor.spawn(self._carry(destination), f'carrier to {destination.route}'))
 
+    @property
+    def _full(self) -> bool:
+        return 0 < self._limit <= len(self._tasks)
+
+    def _make_room(self) -> None:
+        """Let one idle carrier go, if there is one."""
+        for destination in self._destinations.values():
+            if destination.wake_idle(job_waits=False):
+                return
+
     async def _carry(self, destination: Destination) -> None:
+        """The life of a carrier."""
         task = self._reactor.current
         carrier = Carrier(self._reactor, self._dialler, destination)
         try:
-            while not self._stopping:
-                carrier.job = await carrier.next_job()
-                if carrier.job is None:
-                    break
-                result = await carrier.attempt(carrier.job)
-                job, carrier.job = carrier.job, None
-                if result is None:
-                    self._line_up(destination, job)
-                else:
-                    self._on_result(job, result)
-        except NoSession as refusal:
-            self._refused(carrier, refusal.result)
+            await self._work(carrier)
+            await carrier.quit()
+        except Exception:
+            if carrier.job is not None:
+                self._on_result(carrier.give_back(), verdict.internal_fault())
+            raise
         finally:
             if carrier.job is not None:
-                self._on_return(carrier.job)
+                self._on_return(carrier.give_back())
+            carrier.hang_up()
             destination.carriers -= 1
-            self._reactor.spawn(carrier.quit(), 'smtp goodbye')
             self._tasks.discard(task)  # type: ignore[arg-type]
             self._ended.notify()
             self._after(destination)
 
-    def _line_up(self, destination: Destination, job: Job) -> None:
+    async def _work(self, carrier: Carrier) -> None:
+        """Take one job after the other, until there is nothing to do or others are to have the place."""
+        done = 0
+        while not self._stopping:
+            if self._starving and (done >= FAIR_SHARE or not carrier.destination.waiting):
+                return
+            job = await carrier.next_job()
+            if job is None:
+                return
+            try:
+                result = await carrier.attempt(job)
+            except NoSession as refusal:
+                self._refused(carrier, refusal.result)
+                return
+            carrier.give_back()
+            done += 1
+            if result is None:
+                self._line_up(job)
+            else:
+                self._on_result(job, result)
+
+    def _line_up(self, job: Job) -> None:
         """Put a job that was not attempted in front of the others."""
+        if self._stopping:
+            self._on_return(job)
+            return
+        destination = self._destinations[job.route]
         destination.waiting.appendleft(job)
         destination.wake_idle()
 
     def _refused(self, carrier: Carrier, result: Result) -> None:
-        destination, job = carrier.destination, carrier.job
-        carrier.job = None
-        assert job is not None
+        destination, job = carrier.destination, carrier.give_back()
         if destination.sessions:
-            self._line_up(destination, job)
+            self._line_up(job)
             return
         self._on_result(job, result)
         while destination.waiting:
@@ -171,13 +207,13 @@ class Scheduler:
         """A carrier has ended: somebody else may use its place."""
         if not destination.carriers:
             if destination.waiting:
-                self._staff(destination)
-            elif self._destinations.get(destination.route) is destination:
+                self._starving[destination] = None  # behind those that wait longer
+            else:
                 del self._destinations[destination.route]
-        if self._starving:
-            self._starving = False
-            for other in list(self._destinations.values()):
-                self._staff(other)
+        while self._starving and not self._full:
+            longest = next(iter(self._starving))
+            del self._starving[longest]
+            self._staff(longest)
 
 
 class Carrier:
@@ -192,21 +228,30 @@ class Carrier:
 
     async def next_job(self) -> Job | None:
         """The next one in line; with a connection, wait a while for one to come. None: there is nothing to do."""
-        destination = self.destination
-        while not destination.waiting:
-            if self._session is None or self._session.stream.lost:
-                return None
-            waiter: Waiter[bool] = Waiter(self._reactor)
-            timer = self._reactor.call_later(IDLE_SECONDS, waiter.set, False)
-            destination.idle.append(waiter)
-            try:
-                if not await waiter:
-                    return None
-            finally:
-                timer.cancel()
-                if waiter in destination.idle:
-                    destination.idle.remove(waiter)
-        return destination.waiting.popleft()
+        waiting = self.destination.waiting
+        while not waiting:
+            if self._session is None or not self._session.ready or not await self._wait_idle():
+                break
+        self.job = waiting.popleft() if waiting else None
+        return self.job
+
+    async def _wait_idle(self) -> bool:
+        """Whether a job has come. Look again whether it is still there."""
+        idle, waiter = self.destination.idle, Waiter[bool](self._reactor)
+        timer = self._reactor.call_later(IDLE_SECONDS, _give_up, waiter)
+        idle.append(waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            if waiter in idle:
+                idle.remove(waiter)
+
+    def give_back(self) -> Job:
+        """The job in hand, which is then no more in hand."""
+        job, self.job = self.job, None
+        assert job is not None
+        return job
 
     async def attempt(self, job: Job) -> Result | None:
         """Send the job; None when it was not attempted, because a reused connection was gone. NoSession."""
@@ -227,11 +272,24 @@ class Carrier:
             self.destination.sessions -= 1
             await session.quit()
 
+    def hang_up(self) -> None:
+        """End the connection without a word, if there is one: we were told to stop in the middle of something."""
+        session, self._session = self._session, None
+        if session is not None:
+            self.destination.sessions -= 1
+            session.stream.close()
+
     async def _connected(self) -> ClientSession:
         session = self._session
-        if session is not None and session.usable and not session.stream.lost:
+        if session is not None and session.ready:
             return session
         await self.quit()
         session = self._session = await self._dialler.open(self.destination.route)
         self.destination.sessions += 1
         return session
+
+
+def _give_up(waiter: Waiter[bool]) -> None:
+    """The time to be idle is over, unless a job has come in this very turn."""
+    if not waiter.done:
+        waiter.set(False)

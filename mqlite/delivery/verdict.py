@@ -3,6 +3,8 @@
 A 2yz to the final dot is delivered. A 5yz is final. Everything else - 4yz, a time-out, a lost connection, an answer
 that is not SMTP - is tried again: it says nothing lasting about the recipient. The results and their states are those
 of the result queues.
+
+Limits: what a server said is kept up to TEXT_LIMIT characters, since every attempt adds it to the document.
 """
 
 from __future__ import annotations
@@ -10,20 +12,23 @@ from __future__ import annotations
 from mqlite.message.result import Connected, Result
 from mqlite.smtp.reply import ClientFailure, Reply
 
+TEXT_LIMIT = 4096  # characters of a description: eight lines as long as RFC 5321 4.5.3.1.5 allows
+
 
 def delivered(reply: Reply, dsn: bool, connected: Connected) -> Result:
     """The server took the message."""
-    return Result('message', 'accepted', code=reply.code, status=reply.status, description=reply.text, dsn=dsn,
-                  connected=connected)
+    return Result('message', 'accepted', code=reply.code, status=reply.status, description=reply.text[:TEXT_LIMIT],
+                  dsn=dsn, connected=connected)
 
 
 def failed(failure: ClientFailure, connected: Connected | None) -> Result:
     """A step of the conversation went wrong."""
     reply = failure.reply
     if reply is None:
-        return Result(failure.state, failure.kind, description=failure.text, connected=connected)
+        return Result(failure.state, failure.kind, description=failure.text[:TEXT_LIMIT], connected=connected)
     permanent = failure.kind == 'error' and reply.code // 100 == 5
-    return Result(failure.state, failure.kind, permanent, reply.code, reply.status, reply.text, connected=connected)
+    return Result(failure.state, failure.kind, permanent, reply.code, reply.status, reply.text[:TEXT_LIMIT],
+                  connected=connected)
 
 
 def unresolved(permanent: bool, reason: str) -> Result:
@@ -36,14 +41,19 @@ def not_connected(server: str, timed_out: bool, reason: str) -> Result:
     return Result('connect', 'timeout' if timed_out else 'error', description=f'{server}: {reason}')
 
 
-def cannot_bind(reason: str) -> Result:
-    """A local address that was asked for is not there."""
-    return Result('bind', 'error', permanent=True, description=reason)
+def cannot_bind(reason: str, permanent: bool) -> Result:
+    """No local address that was asked for can be used: it is not one of ours, or has no free port now."""
+    return Result('bind', 'error', permanent, description=reason)
 
 
-def no_local_address(targets: str) -> Result:
+def no_local_address(target: str) -> Result:
     """None of the addresses to send from has the family of the server's."""
-    return Result('process', 'error', permanent=True, description=f'no local address suits {targets}')
+    return Result('process', 'error', permanent=True, description=f'no local address suits {target}')
+
+
+def internal_fault() -> Result:
+    """A mistake of ours, which says nothing about the message."""
+    return Result('process', 'error', description='internal error: the log of mqlite says more')
 
 
 def invalid(reason: str) -> Result:
@@ -52,5 +62,6 @@ def invalid(reason: str) -> Result:
 
 
 def expired() -> Result:
-    """Its time is up."""
-    return Result('process', 'timeout', permanent=True, description='the message was not delivered in time')
+    """It has no time left, or no attempt."""
+    return Result('process', 'timeout', permanent=True,
+                  description='the message was not delivered in the time or the attempts that it had')

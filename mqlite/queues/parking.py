@@ -11,6 +11,9 @@ that may not go yet is moved to a waiting queue, of which there is one for each 
 
 Each move is a confirmed publish, then an acknowledgement: a crash in between doubles the copy that waits, nothing is
 lost. No hold exceeds 20 minutes; brokers cancel consumers after 30. A message due in 8 hours is moved 24 times.
+
+The moments travel as headers of the AMQP message. They are another clock's, perhaps, or another program's: whatever
+they say, a message is held no longer than its queue's time, counted from its arrival here.
 """
 
 from __future__ import annotations
@@ -29,11 +32,18 @@ def waiting_queue(queue: str, delay: int) -> str:
 def place(queue: str, due: float, now: float) -> tuple[str, dict[str, Any]]:
     """The waiting queue for a message that is due later than now, and the headers that say so."""
     delay = next((delay for delay in DELAYS if delay <= due - now), DELAYS[-1])
-    return waiting_queue(queue, delay), {DUE_HEADER: int(due * 1000), UNTIL_HEADER: int((now + delay) * 1000)}
+    until = min(now + delay, due)
+    return waiting_queue(queue, delay), {DUE_HEADER: round(due * 1000), UNTIL_HEADER: round(until * 1000)}
 
 
-def times(headers: dict[str, Any] | None) -> tuple[float, float]:
-    """(due, until) from the headers, seconds since 1970; 0 for what is not there: such a message goes back at once."""
-    values = [(headers or {}).get(name) for name in (DUE_HEADER, UNTIL_HEADER)]
-    due, until = (value / 1000 if isinstance(value, int) else 0.0 for value in values)
-    return due, until
+def times(headers: dict[str, Any] | None, delay: int, now: float) -> tuple[float, float]:
+    """When the message is due (seconds since 1970), and for how many seconds it is to be held here.
+
+    Without our headers (another program's message): 0 and 0, it goes to the outbox at once.
+    """
+    due, until = (_moment((headers or {}).get(name)) for name in (DUE_HEADER, UNTIL_HEADER))
+    return due, min(max(0.0, until - now), float(delay))
+
+
+def _moment(value: object) -> float:
+    return value / 1000 if isinstance(value, int) and not isinstance(value, bool) else 0.0

@@ -1,21 +1,24 @@
 """Publishing with confirms: many messages under way, each group of them with one outcome.
 
-    publish(group) ─► line ─► at most `throttle` unconfirmed on the wire ─► confirmed ─► group.then(None)
-                        └──── link lost, refused, returned ─────────────────────────────► group.then(error)
+    publish(group) ─► line ─► at most `throttle` unconfirmed on the wire ─► every message answered ─► group.then(None)
+                        │                                                └─ one refused, returned ─► group.then(error)
+                        └──── link lost ───────────────────────────────────────────────────────────► group.then(error)
 
 All that is published in a turn leaves in one write; confirms come as ranges. A message that no queue takes comes back
-(mandatory) before its confirm. A group that failed knows what of it is not confirmed (`left`), so that only that is
-published again.
+(mandatory) before its confirm. A group has its outcome when none of its messages is under way any more; it then knows
+what of it is not kept (`left`), so that only that is published again. While the broker blocks, messages wait in line.
 """
 
 from __future__ import annotations
 
 import gzip
+import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Callable
 
-from mqlite.amqp.channel import Channel
+from mqlite.amqp.channel import OPEN, Channel
 from mqlite.amqp.client import Link
 from mqlite.amqp.events import Confirmed, Returned
 from mqlite.errors import MqliteError, PermanentError
@@ -31,23 +34,49 @@ class Unroutable(QueueError):
     """No queue takes the message."""
 
     def __init__(self, queue: str) -> None:
-        super().__init__(f'there is no queue {queue} on the broker: create it, correct the name, or set '
-                         f'rabbitmq-declare: true')
+        super().__init__(f'there is no queue {queue} on the broker: create it, or correct the name')
         self.queue = queue
+
+
+class TooLargeForBroker(PermanentError):
+    """The broker takes no message of this size."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        most = f', which takes {limit}' if limit else ''
+        super().__init__(f'a message of {size} bytes is too large for the broker{most}: lower smtp-maxsize, or raise '
+                         f'its max_message_size')
+
+
+@dataclass(frozen=True)
+class Forwarded(Message):
+    """A message that goes on with its body as it came; `encoding` is the content-encoding of that body."""
+
+    encoding: str | None = None
 
 
 class Group:
     """Messages that are kept together. `then(error)` is called once; None: all are confirmed."""
 
-    __slots__ = ('error', 'left', 'patient', 'then')
+    __slots__ = ('error', 'left', 'patient', 'pending', 'then')
 
     def __init__(self, messages: Sequence[Message], patient: bool,
                  then: Callable[[MqliteError | None], object]) -> None:
         """`patient`: nobody waits at the other end of a connection; a stalled broker is waited for."""
         self.left = list(messages)
+        self.pending = len(self.left)  # in line, or on the wire
         self.patient = patient
         self.then: Callable[[MqliteError | None], object] | None = then
-        self.error: MqliteError | None = None
+        self.error: MqliteError | None = None  # the first one
+
+    def answered(self, message: Message, error: MqliteError | None) -> None:
+        """One message is kept, or will not be."""
+        self.pending -= 1
+        if error is None:
+            self.left.remove(message)
+        elif self.error is None:
+            self.error = error
+        if not self.pending:
+            self.finish(self.error)
 
     def finish(self, error: MqliteError | None) -> None:
         then, self.then = self.then, None
@@ -55,37 +84,60 @@ class Group:
             then(error)
 
 
+class Sent:
+    """One message on the wire."""
+
+    __slots__ = ('body', 'group', 'message', 'returned', 'routing_key')
+
+    def __init__(self, group: Group, message: Message, routing_key: str, body: bytes) -> None:
+        self.group = group
+        self.message = message
+        self.routing_key = routing_key
+        self.body = body  # as it was sent, perhaps compressed
+        self.returned = False
+
+
 class Publisher:
     """Publishes over whatever link there is. The owner attaches links and hands over events."""
 
-    def __init__(self, reactor: Reactor, config: RabbitConfig, on_stall: Callable[[bool], object]) -> None:
+    def __init__(self, reactor: Reactor, config: RabbitConfig, on_stall: Callable[[], object]) -> None:
+        """`on_stall` is told when `stalled` has changed."""
+        self.stalled = False
+        self.limit = 0  # bytes; the broker has refused larger ones. 0: none so far
         self._reactor = reactor
         self._config = config
         self._on_stall = on_stall
         self._link: Link | None = None
         self._channel: Channel | None = None
         self._line: deque[tuple[Group, Message]] = deque()
-        self._sent: dict[int, tuple[Group, Message, str]] = {}  # delivery tag -> with its routing key
+        self._sent: dict[int, Sent] = {}  # by delivery tag
         self._scheduled = False
-        self._stalled = False
         self._watched = False  # the timer of _look is on
         self._progress = 0.0  # when something was last confirmed, or the wire was empty
+        self._lost_by_size = False
+
+    @property
+    def busy(self) -> bool:
+        """Something has no outcome yet."""
+        return bool(self._sent or self._line)
 
     def attach(self, link: Link, channel: Channel) -> None:
         """Publish over this channel, which is in confirm mode, from now on."""
         self._link, self._channel = link, channel
-        self._progress = self._reactor.now()
-        self._schedule()
+        if not self._lost_by_size:
+            self.limit = 0  # this broker may take more
+        self._lost_by_size = False
+        self.resume()
 
     def detach(self, error: MqliteError) -> None:
-        """The link is gone: everything unconfirmed fails, and so does what waits for clients."""
+        """The link is gone: everything unconfirmed fails, and so does what waits in line."""
         self._link = self._channel = None
-        self._stalled = False
-        sent, self._sent = self._sent, {}
-        groups = [row[0] for row in sent.values()] + [row[0] for row in self._line]
+        self.stalled = False
+        groups = self._groups()
+        self._sent.clear()
         self._line.clear()
         for group in groups:
-            group.finish(error)
+            group.finish(group.error or error)
 
     def publish(self, group: Group) -> None:
         if not group.left:
@@ -94,42 +146,65 @@ class Publisher:
         self._line.extend((group, message) for message in group.left)
         self._schedule()
 
+    def resume(self) -> None:
+        """The broker takes messages (again)."""
+        self._progress = self._reactor.now()
+        self._schedule()
+
     def fail_impatient(self, error: MqliteError) -> None:
-        """Tell clients now; their messages may still be taken by the broker, and then come twice."""
-        groups = [row[0] for row in self._sent.values()] + [row[0] for row in self._line]
+        """Tell clients now. What is on the wire may still be taken by the broker, and then comes twice."""
+        groups = [group for group in self._groups() if not group.patient]
         self._line = deque(row for row in self._line if row[0].patient)
         for group in groups:
-            if not group.patient:
-                group.finish(error)
+            group.finish(error)
+
+    def fail_waiting(self, error: MqliteError) -> None:
+        """Tell those clients whose messages are not on the wire: for them it is certain."""
+        on_wire = {sent.group for sent in self._sent.values()}
+        groups = dict.fromkeys(group for group, _ in self._line if not group.patient and group not in on_wire)
+        self._line = deque(row for row in self._line if row[0] not in groups)
+        for group in groups:
+            group.finish(error)
 
     def confirmed(self, event: Confirmed) -> None:
         self._progress = self._reactor.turn_time
         for tag in range(event.first, event.last + 1):
-            group, message, _ = self._sent.pop(tag)
-            if event.ok and group.error is None:
-                group.left.remove(message)
-                if not group.left:
-                    group.finish(None)
-            else:
-                group.finish(group.error or QueueError(
-                    f'the broker refused a message for {message.queue}: its queue is full or not available'))
-        if self._stalled:
-            self._stalled = False
-            self._on_stall(False)
+            sent = self._sent.pop(tag, None)
+            if sent is None:
+                continue  # of a link that is gone
+            error: MqliteError | None = None
+            if sent.returned:
+                error = Unroutable(sent.routing_key)
+            elif not event.ok:
+                error = QueueError(f'the broker refused a message for queue {sent.routing_key}: the queue is full, or '
+                                   f'not available')
+            sent.group.answered(sent.message, error)
+        if self.stalled:
+            self.stalled = False
+            self._on_stall()
         self._schedule()
 
     def returned(self, event: Returned) -> None:
-        """The confirm of the same message is still to come."""
-        for group, _, routing_key in self._sent.values():
-            if group.error is None and event.routing_key == routing_key:
-                group.error = Unroutable(routing_key)
+        """The confirm of the same message is still to come. It is known by its body: of equal ones, any will do. A body
+        that was too large to come back is not compared."""
+        for sent in self._sent.values():
+            if not sent.returned and sent.routing_key == event.routing_key and event.body in (sent.body, b''):
+                sent.returned = True
                 return
 
     def too_large(self, text: str) -> None:
-        """The broker closed the channel over the size of a message: the largest one under way."""
-        group, message, _ = max(self._sent.values(), key=lambda row: len(row[1].body))
-        group.finish(PermanentError(f'a message of {len(message.body)} bytes is too large for the broker: lower '
-                                    f'smtp-maxsize or raise its max_message_size ({text})'))
+        """The broker closes the channel over the size of a message: those above its limit fail for good."""
+        named = re.search(r'max size (\d+)', text)
+        largest = max((len(sent.body) for sent in self._sent.values()), default=1)
+        self.limit = int(named[1]) if named else largest - 1
+        self._lost_by_size = True
+        for tag, sent in list(self._sent.items()):
+            if len(sent.body) > self.limit:
+                del self._sent[tag]
+                sent.group.answered(sent.message, TooLargeForBroker(len(sent.body), self.limit))
+
+    def _groups(self) -> Iterable[Group]:
+        return list(dict.fromkeys([sent.group for sent in self._sent.values()] + [row[0] for row in self._line]))
 
     def _schedule(self) -> None:
         if self._link is not None and not self._scheduled and self._line:
@@ -138,32 +213,48 @@ class Publisher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        link, channel, config = self._link, self._channel, self._config
-        if link is None or channel is None:
+        link, channel = self._link, self._channel
+        if link is None or channel is None or channel.state != OPEN or link.blocked:
             return
         now = self._reactor.clock.time()
         if not self._sent:
             self._progress = self._reactor.turn_time
-        while self._line and len(self._sent) < config.throttle:
+        while self._line and len(self._sent) < self._config.throttle:
             group, message = self._line.popleft()
-            exchange, queue, headers = config.exchange, message.queue, None
-            if message.due > now and queue == config.outbox:
-                exchange = ''
-                queue, headers = place(queue, message.due, now)
-            body = gzip.compress(message.body, 6, mtime=0) if config.gzip else message.body
-            tag = channel.publish(exchange, queue, body, properties(config, message.priority, headers), True)
-            self._sent[tag] = group, message, queue
+            if group.error is None:
+                self._send(channel, group, message, now)
+            else:
+                group.answered(message, group.error)
         link.flush()
         if self._sent and not self._watched:
             self._watched = True
             self._reactor.call_later(STALL_SECONDS, self._look)
+
+    def _send(self, channel: Channel, group: Group, message: Message, now: float) -> None:
+        config = self._config
+        exchange, queue, headers = config.exchange, message.queue, None
+        if message.due > now and queue == config.outbox:
+            exchange = ''
+            queue, headers = place(queue, message.due, now)
+        if isinstance(message, Forwarded):
+            body, encoding = message.body, message.encoding
+        elif config.gzip:
+            body, encoding = gzip.compress(message.body, 6, mtime=0), 'gzip'
+        else:
+            body, encoding = message.body, None
+        if 0 < self.limit < len(body):
+            group.answered(message, TooLargeForBroker(len(body), self.limit))
+            return
+        tag = channel.publish(exchange, queue, body, properties(config, message.priority, encoding, headers), True)
+        self._sent[tag] = Sent(group, message, queue, body)
 
     def _look(self) -> None:
         """Has the broker confirmed anything lately?"""
         self._watched = bool(self._sent)
         if not self._watched:
             return
-        if self._reactor.now() - self._progress >= STALL_SECONDS and not self._stalled:
-            self._stalled = True
-            self._on_stall(True)
+        silent = self._reactor.now() - self._progress >= STALL_SECONDS
+        if silent and not self.stalled and self._link is not None and not self._link.blocked:
+            self.stalled = True
+            self._on_stall()
         self._reactor.call_later(STALL_SECONDS / 4, self._look)

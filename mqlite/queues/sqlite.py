@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, TypeVar
 
-from mqlite.errors import ConfigError, TemporaryError
+from mqlite.errors import ConfigError
 from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
 
 T = TypeVar('T')
@@ -37,6 +37,7 @@ SCHEMA_VERSION = 1
 LARGEST_BODY = 999_000_000  # bytes; SQLite's limit for a blob is 10^9
 LARGEST_PRIORITY = 2**31  # either way: what SQLite takes, with room to spare
 _BUSY_SECONDS = 10.0  # how long we wait for another process's transaction
+_PASSING = ('locked', 'is full', 'No space left')  # in the text of an error: what may be well again in a while
 _WAL_ATTEMPTS = 20
 _PAGE_SIZE = 16384  # bytes: a usual message fits a page; measured a quarter cheaper than 4096
 _CHECKPOINT_PAGES = 1000  # 16 MB of WAL before it is written back to the file
@@ -112,8 +113,8 @@ class Database:
         self._undo = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Open or create the file; ConfigError when it is not ours or cannot be used, TemporaryError when it can be
-        later (locked, no space); then nothing stays open.
+        """Open or create the file; ConfigError when it is not ours or cannot be used, QueueError when it can be later
+        (locked, no space); then nothing stays open.
         """
         with contextlib.ExitStack() as undo:
             try:
@@ -121,8 +122,8 @@ class Database:
                 self._create_or_check()
                 self._become_owner(undo)
             except (sqlite3.Error, OSError) as error:
-                if 'locked' in str(error) or 'is full' in str(error):
-                    raise TemporaryError(f'the queue file {self.path} cannot be used now: {error}') from error
+                if any(text in str(error) for text in _PASSING):
+                    raise self._trouble(error) from error
                 raise ConfigError(f'cannot use the queue file {self.path}: {error}; '
                                   f'check queue-address, the folder and its permissions') from error
             self._undo = undo.pop_all()
@@ -342,7 +343,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._trouble(error) from error
 
-    def _trouble(self, error: sqlite3.Error) -> QueueError:
+    def _trouble(self, error: Exception) -> QueueError:
         return QueueError(f'the queue file {self.path} cannot be used now: {error}')
 
 

@@ -39,13 +39,22 @@ class RabbitConfig:
     fallback: str  # where results go whose own queue does not exist; '' for nowhere
 
 
-#   argument          the setting that decides it
+#   word of the broker         the setting that decides it
 _SETTINGS = {
-    'durable':        'rabbitmq-durable',
-    'x-max-priority': 'rabbitmq-maxpriority',
-    'x-queue-mode':   'rabbitmq-lazy',
-    'x-queue-type':   'rabbitmq-queue-type',
-    'type':           'rabbitmq-exchange',
+    'durable':                  'rabbitmq-durable',
+    'transient_nonexcl_queues': 'rabbitmq-durable',  # 4.x: a feature that may be switched off
+    'x-max-priority':           'rabbitmq-maxpriority',
+    'x-queue-mode':             'rabbitmq-lazy',
+    'x-queue-type':             'rabbitmq-queue-type',
+    'type':                     'rabbitmq-exchange',
+}
+
+#   method              what RabbitMQ wants the user to have (access control guide)
+_PERMISSIONS = {
+    'exchange.declare':  'configure',
+    'queue.declare':     'configure',
+    'queue.bind':        'write for the queue, read for the exchange',
+    'publishing':        'write',
 }
 
 
@@ -56,16 +65,21 @@ def version_of(text: str) -> tuple[int, int]:
 
 
 def declarations(config: RabbitConfig, version: str) -> list[tuple[str, dict[str, Any]]]:
-    """The methods to send, in order: (name, fields). The waiting queues are ours and are declared in any case."""
+    """The methods to send, in order: (name, fields). With rabbitmq-declare: false only whether the exchange is there is
+    asked, because publishing to one that is not would cost the channel."""
     rows: list[tuple[str, dict[str, Any]]] = []
+    if config.exchange:
+        rows.append(('exchange.declare', {'exchange': config.exchange, 'type': 'direct', 'durable': True,
+                                          'passive': not config.declare}))
     if config.declare:
-        if config.exchange:
-            rows.append(('exchange.declare', {'exchange': config.exchange, 'type': 'direct', 'durable': True}))
         for queue in config.queues:
             rows += declare_queue(config, version, queue)
-    for delay in DELAYS:
-        rows.append(_declare(config, version, waiting_queue(config.outbox, delay), priorities=False))
     return rows
+
+
+def declare_waiting(config: RabbitConfig, version: str) -> list[tuple[str, dict[str, Any]]]:
+    """The waiting queues are ours, and are declared in any case. Without priorities: they are read in order."""
+    return [_declare(config, version, waiting_queue(config.outbox, delay), priorities=False) for delay in DELAYS]
 
 
 def declare_queue(config: RabbitConfig, version: str, queue: str) -> list[tuple[str, dict[str, Any]]]:
@@ -91,22 +105,29 @@ def _declare(config: RabbitConfig, version: str, queue: str, priorities: bool) -
     return 'queue.declare', {'queue': queue, 'durable': config.durable or quorum, 'arguments': arguments}
 
 
-def properties(config: RabbitConfig, priority: int, headers: dict[str, Any] | None = None) -> Properties:
-    """The AMQP properties of a message that we publish."""
-    return Properties(content_type='application/json', content_encoding='gzip' if config.gzip else None,
+def properties(config: RabbitConfig, priority: int, encoding: str | None = None,
+               headers: dict[str, Any] | None = None) -> Properties:
+    """The AMQP properties of a message that we publish. `encoding`: of its body, None for none."""
+    return Properties(content_type='application/json', content_encoding=encoding,
                       headers=headers, delivery_mode=2 if config.persistent else 1,
                       priority=min(priority, config.max_priority) if config.max_priority else None)
 
 
 def explain(code: int, text: str, method: str, name: str) -> str:
-    """The broker's refusal of a declaration, for the operator."""
+    """The broker's refusal, for the operator. `method`: of the table, or 'consuming', 'publishing', 'reading';
+    `name`: of what, such as 'queue outbox'."""
+    switched_off = re.search(r'(transient_nonexcl_queues)', text)
+    if switched_off:
+        return f'the broker refuses {name} as it is to be declared: change {_SETTINGS[switched_off[1]]} ({text})'
     if code == 406:
-        match = re.search(r"inequivalent arg '([^']+)'", text)
-        setting = _SETTINGS.get(match.group(1), 'the arguments') if match else 'the arguments'
-        return (f'{name} is there already, declared otherwise: make {setting} fit it, delete it, or set '
-                f'rabbitmq-declare: false ({text})')
+        match = re.search(r"(?:inequivalent|invalid) arg '([^']+)'", text)
+        setting = _SETTINGS.get(match[1]) if match else None
+        fit = f'make {setting} fit it' if setting else 'make the rabbitmq-* settings fit it'
+        return f'{name} is there already, declared otherwise: {fit}, delete it, or set rabbitmq-declare: false ({text})'
     if code == 403:
-        return f'the user has no permission for {name}: grant it, or set rabbitmq-declare: false ({text})'
+        instead = ', or set rabbitmq-declare: false' if method.endswith(('.declare', '.bind')) else ''
+        return (f'the user of queue-address may not use {name}: grant the permission '
+                f'({_PERMISSIONS.get(method, "read")}){instead} ({text})')
     if code == 404:
         return f'{name} is not there: create it, or set rabbitmq-declare: true ({text})'
     return f'{method} of {name} failed: {text}'

@@ -118,7 +118,8 @@ class SmtpServer:
                 line = stream.next_line(LINE_LIMIT)
                 if line is None:
                     unread = 0
-                    await self._wait_client(stream)
+                    stream.flush()
+                    await (stream.drain() if stream.unsent else stream.wait_bytes())
                     continue
                 text = answer(session, line)
             except LineTooLong:
@@ -136,14 +137,6 @@ class SmtpServer:
                 session.reset()
                 if self._stopping:
                     raise Cancelled
-
-    async def _wait_client(self, stream: Stream) -> None:
-        """Wait until the client has taken our replies, or until it has sent more: then look again."""
-        stream.flush()
-        if stream.unsent:
-            await stream.drain()
-        else:
-            await stream.wait_bytes()
 
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""

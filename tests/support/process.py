@@ -38,11 +38,13 @@ def unprivileged() -> list[str]:
 def interpreters(*prefix: str) -> list[str]:
     """One path for each minor version of Python, from 3.9 on, that runs here behind the words of `prefix`.
 
-    This Python is among them unless the prefix keeps it out. PATH says which others: a developer's machine may have
-    several, a fresh one has one.
+    This Python is among them unless the prefix keeps it out. PATH says which others, and pyenv, whose commands on PATH
+    stand for one version only: a developer's machine may have several, a fresh one has one.
     """
+    pyenv = Path(os.environ.get('PYENV_ROOT', os.path.expanduser('~/.pyenv')))
     names = [sys.executable, os.path.realpath(sys.executable), '/usr/bin/python3',
-             *filter(None, (shutil.which(f'python3.{minor}') for minor in range(9, 15)))]
+             *filter(None, (shutil.which(f'python3.{minor}') for minor in range(9, 15))),
+             *(str(path) for path in sorted(pyenv.glob('versions/*/bin/python3')))]
     found: dict[bytes, str] = {}
     for name in names:
         program = 'import sys; print(sys.version_info[:2] >= (3, 9), sys.version[:4])'

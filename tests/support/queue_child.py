@@ -167,7 +167,7 @@ def statements(folder: str) -> None:
                     os._exit(9)
 
             def traced(*args: Any, **options: Any) -> sqlite3.Connection:
-                connection = connect(*args, **options)
+                connection: sqlite3.Connection = connect(*args, **options)
                 connection.set_trace_callback(count)
                 return connection
 

@@ -1,0 +1,654 @@
+"""From the outbox to a server and to the queues of results, with the real store, resolver and client.
+
+The clock jumps, and name servers and mail exchangers run on the engine's reactor, so that a day of retries takes
+milliseconds and every time is exact.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import ssl
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from mqlite.delivery import engine as engine_module
+from mqlite.delivery import report, retry, route
+from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
+from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
+from mqlite.delivery.retry import RetryPolicy
+from mqlite.delivery.route import RouteConfig
+from mqlite.dns.resolver import Resolver, ResolverConfig
+from mqlite.loop import connect
+from mqlite.loop.clock import VirtualClock
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.task import sleep
+from mqlite.loop.tls import TlsContext, client_context
+from mqlite.message.document import due_time
+from mqlite.message.identifier import format_moment
+from mqlite.queues.contract import Message
+from mqlite.queues.embedded import EmbeddedStore
+from tests.support import dns
+from tests.support.dns import Nameserver, Query
+from tests.support.exchanger import DROP, SILENCE, Exchanger
+from tests.support.peers import Certificate
+from tests.support.process import HOST
+
+SECOND = '127.0.0.2'
+QUEUES = {'results': 'results', 'success': 'success', 'failure': 'failure', 'retry': 'retry'}
+INTERVALS = (600, 600, 1800, 1800, 3600, 3600, 7200)
+ZONE: dict[tuple[str, str], list[bytes]] = {
+    ('one.example', 'MX'): [dns.mx('one.example', 10, 'mx1.example')],
+    ('two.example', 'MX'): [dns.mx('two.example', 20, 'mx2.example'), dns.mx('two.example', 10, 'mx1.example')],
+    ('bare.example', 'A'): [dns.address('bare.example', HOST)],
+    ('null.example', 'MX'): [dns.mx('null.example', 0, '')],
+    ('nohost.example', 'MX'): [dns.mx('nohost.example', 10, 'gone.example')],
+    ('half.example', 'MX'): [dns.mx('half.example', 10, 'gone.example'), dns.mx('half.example', 20, 'mx1.example')],
+    ('lost.example', 'MX'): [dns.mx('lost.example', 10, 'broken.example'), dns.mx('lost.example', 20, 'gone.example')],
+    ('six.example', 'A'): [dns.address('six.example', HOST)],
+    ('six.example', 'AAAA'): [dns.address('six.example', '::1')],
+    ('many.example', 'A'): [dns.address('many.example', f'127.9.9.{n}') for n in range(1, 41)],
+    ('mx1.example', 'A'): [dns.address('mx1.example', HOST)],
+    ('mx2.example', 'A'): [dns.address('mx2.example', SECOND)],
+}
+NAMES = {name for name, _ in ZONE}
+
+
+def answer(query: Query) -> list[bytes]:
+    if query.name == 'broken.example':
+        return [dns.reply(query.id, query.name, query.type, rcode=dns.SERVFAIL)]
+    records = ZONE.get((query.name, query.type), [])
+    return [dns.reply(query.id, query.name, query.type, *records, rcode=0 if query.name in NAMES else dns.NXDOMAIN,
+                      authority=[] if records else [dns.soa('example', 600, 600)])]
+
+
+class Bench:
+    """Engine, store, name server, and an exchanger at HOST; the port is the same for all exchangers."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, tls: TlsContext | None = None,
+                 **settings: Any) -> None:
+        self.errors: list[str] = []
+        self.reactor = Reactor(VirtualClock(), lambda error, where: self.errors.append(f'{error!r} {where}'))
+        self.clock = self.reactor.clock
+        self.exchanger = Exchanger(self.reactor, b'PIPELINING', b'8BITMIME', tls=tls)
+        monkeypatch.setattr(route, 'SMTP_PORT', self.exchanger.port)
+        self.nameserver = Nameserver(self.reactor, answer)
+        resolver = Resolver(self.reactor, ResolverConfig(
+            (self.nameserver.address,), 5.0, 1.0, 2, False, hosts_file=str(folder / 'hosts'),
+            resolv_file=str(folder / 'resolv.conf')), random.Random(1))
+        self.store = EmbeddedStore(self.reactor, str(folder / 'queue'), print, poll_seconds=1e8)
+        self.dialler = Dialler(self.reactor, resolver, 'me.example', client_context())
+        self.config = EngineConfig(
+            'outbox', settings.get('queues', QUEUES),
+            RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
+            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), 0)
+        self.engine = Engine(self.reactor, self.store, self.dialler, self.config)
+        self.run_until(self.store.open())
+        self.engine.start()
+
+    def run_until(self, work: Any) -> Any:
+        return self.reactor.run(work)
+
+    def run(self, seconds: float = 1.0) -> None:
+        self.run_until(sleep(self.reactor, seconds))
+
+    def publish(self, fields: Any = None, due: float | None = None, **more: Any) -> None:
+        """A document, or a body, as `queue publish` and other programs do it: when it is due stands in it."""
+        if not isinstance(fields, (bytes, list)):
+            fields = {'envelope': 's@a.example', 'recipient': 'r@one.example', 'mime': 'Subject: x\n\nü',
+                      **(fields or {}), **more}
+        body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+
+        async def kept() -> None:
+            await self.store.publish([Message('outbox', body, 0, due_time(body) if due is None else due)])
+        self.run_until(kept())
+
+    def take(self, queue: str) -> list[dict[str, Any]]:
+        """What is on a queue; it is empty after that."""
+        async def all_of_it() -> list[dict[str, Any]]:
+            deliveries = await self.store.fetch(queue, 1000)
+            for delivery in deliveries:
+                await self.store.settle(delivery, [])
+            return [json.loads(delivery.body) for delivery in deliveries]
+        return self.run_until(all_of_it())  # type: ignore[no-any-return]
+
+    def final(self, queue: str = 'results') -> dict[str, Any]:
+        """The one document on the queue."""
+        [document] = self.take(queue)
+        return document
+
+    def last(self, *names: str) -> tuple[Any, ...]:
+        """Of the last attempt of the one document in the results."""
+        entry = self.final()['results'][-1]
+        return tuple(entry.get(name) for name in names)
+
+    def counts(self) -> dict[str, int]:
+        """Messages of all queues."""
+        rows = self.run_until(self.store.list_queues())
+        return {row.name: row.ready + row.waiting + row.taken for row in rows}
+
+    def moments(self, document: dict[str, Any], begin: float) -> list[int]:
+        """Seconds from the beginning to each result."""
+        return [round(parse(entry['time']) - begin) for entry in document['results']]
+
+    def close(self) -> None:
+        self.run_until(self.engine.stop(1.0))
+        self.run_until(self.store.close())
+        self.exchanger.close()
+        self.nameserver.close()
+        self.run(0.1)
+        self.reactor.close()
+
+
+def parse(moment: str) -> float:
+    return due_time(json.dumps({'nextattempt': {'time': moment}}).encode())
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: ExitStack) -> Make:
+    def start(tls: TlsContext | None = None, **settings: Any) -> Bench:
+        bench = Bench(tmp_path, monkeypatch, tls, **settings)
+        closing.callback(bench.close)
+        return bench
+    return start
+
+
+@pytest.fixture
+def bench(make: Make) -> Bench:
+    return make()
+
+
+def in_seconds(bench: Bench, seconds: float) -> str:
+    return format_moment(bench.clock.time() + seconds)
+
+
+# documents in the manner of MailerQ
+
+
+def test_delivered(bench: Bench) -> None:
+    bench.publish(tags=['a', 'b'], campaign={'id': 7}, key=None, mime='Subject: x\n.\r\r\n.ü\udcff')
+    bench.run()
+    assert bench.exchanger.messages == [(b'MAIL FROM:<s@a.example> BODY=8BITMIME', [b'RCPT TO:<r@one.example>'],
+                                         b'Subject: x\r\n..\r\n\r\n..\xc3\xbc\xff\r\n')]
+    document = bench.final()
+    [entry] = document.pop('results')
+    assert document == {'envelope': 's@a.example', 'recipient': 'r@one.example', 'tags': ['a', 'b'],
+                        'campaign': {'id': 7}, 'key': None}
+    assert (entry['state'], entry['result']) == ('message', 'accepted')
+    assert {name: entry[name] for name in ('mta', 'to', 'messages', 'code', 'status', 'description', 'dsn')} == {
+        'mta': 'mx.example', 'to': HOST, 'messages': 1, 'code': 250, 'status': '2.0.0', 'description': 'kept',
+        'dsn': False}
+    assert entry['sent'] == {'connection': bench.exchanger.clients[0].received, 'data': 28}
+    assert bench.counts() == {'success': 1}
+
+
+@pytest.mark.parametrize('envelope', [{'envelope': None}, {'envelope': ''}])
+def test_the_null_sender(bench: Bench, envelope: dict[str, Any]) -> None:
+    bench.publish(envelope)
+    bench.run()
+    assert bench.exchanger.messages[0][0].startswith(b'MAIL FROM:<> ')
+
+
+def test_many_share_connections(bench: Bench) -> None:
+    for number in range(60):
+        bench.publish(recipient=f'r{number}@one.example')
+    bench.run()
+    assert sorted(bench.exchanger.recipients) == sorted(f'r{n}@one.example' for n in range(60))
+    assert bench.exchanger.most_open <= 20
+    assert bench.counts() == {'results': 60, 'success': 60}
+
+
+@pytest.mark.parametrize(('fields', 'moments'), [
+    ({},                              [0, 600, 1200, 3000, 4800, 8400, 12000, 19200, 26400]),
+    ({'retries': [5, 10]},            [0, 5, 15, 25, 35, 45, 55, 65, 75]),
+    ({'retries': ['60']},             [0, 60, 120, 180, 240, 300, 360, 420, 480]),
+])
+def test_retries(bench: Bench, fields: dict[str, Any], moments: list[int]) -> None:
+    bench.exchanger.script['RCPT'] = [b'450 4.2.1 greylisted'] * 8
+    begin = bench.clock.time()
+    bench.publish(fields, custom='kept')
+    bench.run(27000)
+    document = bench.final()
+    assert bench.moments(document, begin) == moments
+    assert [entry['result'] for entry in document['results']] == ['error'] * 8 + ['accepted']
+    assert document['results'][0]['code'] == 450 and document['custom'] == 'kept'
+    retried = bench.take('retry')
+    assert [len(told['results']) for told in retried] == list(range(1, 9))
+    assert [parse(told['nextattempt']['time']) - begin for told in retried] == moments[1:]
+    assert not any('mime' in told for told in retried)
+    assert bench.counts() == {'success': 1} and bench.errors == []
+    assert bench.exchanger.messages[0][2] == b'Subject: x\r\n\r\n\xc3\xbc\r\n'
+
+
+@pytest.mark.parametrize(('settings', 'fields', 'attempts'), [
+    ({}, {'maxattempts': 3}, 3), ({}, {'maxattempts': '1'}, 1), ({'max_attempts': 2}, {}, 2),
+    ({'max_attempts': 2}, {'maxattempts': 4}, 4)])
+def test_maxattempts(make: Make, settings: dict[str, Any], fields: dict[str, Any], attempts: int) -> None:
+    bench = make(**settings)
+    bench.exchanger.script['CONNECT'] = b'421 busy'
+    bench.publish(fields)
+    bench.run(100_000)
+    document = bench.final()
+    assert [(entry['state'], entry['code']) for entry in document['results']] == [('intro', 421)] * attempts
+    assert bench.counts() == {'failure': 1, **({'retry': attempts - 1} if attempts > 1 else {})}
+
+
+def test_a_document_whose_attempts_are_used_up_is_not_tried(bench: Bench) -> None:
+    bench.publish(maxattempts=2, results=[{'time': in_seconds(bench, -10)}, {}])
+    bench.run()
+    assert bench.last('state', 'result') == ('process', 'timeout')
+    assert bench.exchanger.commands == []
+
+
+@pytest.mark.parametrize(('seconds', 'moments'), [
+    (1000, [0, 600, 1000]), (1200, [0, 600, 1200]), (1201, [0, 600, 1200, 1201]), (100, [0, 100])])
+def test_maxdelivertime_between_attempts(bench: Bench, seconds: int, moments: list[int]) -> None:
+    """Given up at that moment, not at the next attempt's; and with the reason."""
+    bench.exchanger.script['.'] = DROP
+    begin = bench.clock.time()
+    bench.publish(maxdelivertime=in_seconds(bench, seconds))
+    bench.run(seconds + 1)
+    document = bench.final()
+    assert bench.moments(document, begin) == moments
+    states = [(entry['state'], entry['result']) for entry in document['results']]
+    assert states == [('message', 'lost')] * (len(moments) - 1) + [('process', 'timeout')]
+    assert bench.counts() == {'failure': 1, 'retry': len(moments) - 1}
+
+
+def test_maxdelivertime_in_the_past(bench: Bench) -> None:
+    bench.publish(maxdelivertime=in_seconds(bench, -1), nextattempt={'time': in_seconds(bench, 500)}, due=0.0)
+    bench.run()
+    assert bench.last('state', 'result') == ('process', 'timeout')
+    assert bench.exchanger.commands == []
+
+
+def test_maxdelivertime_during_an_attempt(bench: Bench) -> None:
+    bench.exchanger.script['DATA'] = SILENCE
+    begin = bench.clock.time()
+    bench.publish(maxdelivertime=in_seconds(bench, 60))
+    bench.run(400)
+    assert bench.moments(bench.final(), begin) == [120, 120]
+
+
+def test_the_configured_delivery_time(bench: Bench) -> None:
+    bench.exchanger.script['MAIL'] = b'451 later'
+    begin = bench.clock.time()
+    bench.publish()
+    bench.run(86399)
+    assert 'results' not in bench.counts()
+    bench.run(2)
+    moments = bench.moments(bench.final(), begin)
+    assert moments == [0, 600, 1200, 3000, 4800, 8400, *range(12000, 86400, 7200), 86400]
+
+
+@pytest.mark.parametrize('due', [None, 0.0])
+def test_nextattempt(bench: Bench, due: float | None) -> None:
+    """Whether the publisher knows of due times or not."""
+    bench.publish(nextattempt={'time': in_seconds(bench, 5000)}, due=due)
+    bench.run(4999)
+    assert bench.exchanger.commands == [] and bench.counts() == {'outbox': 1}
+    bench.run(1.5)
+    assert bench.last('result') == ('accepted',)
+
+
+@pytest.mark.parametrize('nextattempt', [None, {}, {'time': None}, {'time': '2001-01-01 00:00:00'}])
+def test_nextattempt_that_holds_nothing_up(bench: Bench, nextattempt: object) -> None:
+    bench.publish(nextattempt=nextattempt)
+    bench.run()
+    assert bench.last('result') == ('accepted',)
+
+
+@pytest.mark.parametrize(('queues', 'reply', 'counts'), [
+    (None, b'250 ok',                                     {'results': 1, 'success': 1}),
+    ({}, b'550 no',                                       {'results': 1, 'failure': 1}),
+    ({'results': 'mine'}, b'250 ok',                      {'mine': 1, 'success': 1}),
+    ({'results': None, 'success': 'mine'}, b'250 ok',     {'mine': 1}),
+    ({'results': None, 'failure': 'mine'}, b'550 no',     {'mine': 1}),
+    ({'results': None, 'success': None}, b'250 ok',       {}),
+    ({'retry': 'mine'}, b'450 later',                     {'outbox': 1, 'mine': 1}),
+    ({'retry': None}, b'450 later',                       {'outbox': 1}),
+    ('nonsense', b'250 ok',                               {'results': 1, 'success': 1}),
+    ({'results': 'a\ud800'}, b'250 ok',                   {'results': 1, 'success': 1}),
+    ({'results': 'x' * 300}, b'250 ok',                   {'results': 1, 'success': 1}),
+])
+def test_queues(bench: Bench, queues: object, reply: bytes, counts: dict[str, int]) -> None:
+    bench.exchanger.script['.'] = reply
+    bench.publish(queues=queues)
+    bench.run()
+    assert bench.counts() == counts and bench.errors == []
+
+
+@pytest.mark.parametrize(('reply', 'queues'), [(b'250 ok', ['results', 'success']), (b'550 no', ['results', 'failure']),
+                                               (b'450 later', ['retry'])])
+@pytest.mark.parametrize('keep', [True, False])
+def test_keepmime(bench: Bench, reply: bytes, queues: list[str], keep: bool) -> None:
+    bench.exchanger.script['.'] = reply
+    bench.publish(keepmime=keep)
+    bench.run()
+    for queue in queues:
+        document = bench.final(queue)
+        assert document.get('mime') == ('Subject: x\n\nü' if keep else None)
+        assert document['keepmime'] is keep
+
+
+def test_a_refusal_is_final(bench: Bench) -> None:
+    bench.exchanger.script['RCPT'] = b'550-5.1.1 no such\r\n550 5.1.1 user'
+    bench.publish()
+    bench.run()
+    assert bench.last('state', 'result', 'code', 'status', 'description') == (
+        'rcptto', 'error', 550, '5.1.1', 'no such user')
+    assert bench.counts() == {'failure': 1}
+    bench.run(100_000)
+    assert bench.exchanger.verbs.count('RCPT') == 1
+
+
+# documents that cannot be sent
+
+
+POISON: Sequence[tuple[Any, str]] = [
+    (b'', 'JSON'), (b'{', 'JSON'), (b'\xff\xfe', 'JSON'), (b'[]', 'object'), (b'5', 'object'), (b'null', 'object'),
+    (b'{"recipient": NaN}', 'JSON'), (b'{"x": 1e999}', 'JSON'), (b'[' * 100_000, 'JSON'),
+    (b'{"a":' * 5000 + b'1' + b'}' * 5000, ''), (b'{"x": %s}' % (b'9' * 10_000), 'JSON'),
+    ({'recipient': None}, 'recipient'), ({'recipient': 'nobody'}, 'recipient'), ({'recipient': 7}, 'recipient'),
+    ({'recipient': ['r@one.example']}, 'recipient'), ({'recipient': 'r@one.example>\r\nDATA'}, 'recipient'),
+    ({'recipient': 'r\0@one.example'}, 'recipient'), ({'recipient': 'r@' + 'x' * 300}, 'recipient'),
+    ({'envelope': 'x'}, 'envelope'), ({'envelope': False}, 'envelope'), ({'envelope': {'a': 1}}, 'envelope'),
+    ({'mime': None}, 'mime'), ({'mime': ''}, 'mime'), ({'mime': 5}, 'mime'), ({'mime': ['x']}, 'mime'),
+    ({'mime': {'subject': 'x'}}, 'mime'), ({'mime': '\ud800'}, 'mime'),
+    ({'nextattempt': 'x'}, 'nextattempt'), ({'nextattempt': {'time': 5}}, 'nextattempt'),
+    ({'nextattempt': {'time': '2030-01-01'}}, 'nextattempt'), ({'nextattempt': []}, 'nextattempt'),
+    ({'maxdelivertime': 5}, 'maxdelivertime'), ({'maxdelivertime': '2030-13-01 00:00:00'}, 'maxdelivertime'),
+    ({'maxattempts': -1}, 'maxattempts'), ({'maxattempts': 1.5}, 'maxattempts'), ({'maxattempts': '²'}, 'maxattempts'),
+    ({'maxattempts': True}, 'maxattempts'), ({'maxattempts': 10 ** 30}, 'maxattempts'),
+    ({'retries': 5}, 'retries'), ({'retries': []}, 'retries'), ({'retries': [None]}, 'retries'),
+    ({'priority': 'high'}, 'priority'), ({'ips': [5]}, 'ips'), ({'smarthost': 5}, 'smarthost'),
+    ({'smarthost': {'hostname': 'x', 'port': -1}}, 'smarthost'),
+    ({'results': 'x'}, 'results'), ({'results': [5]}, 'results'), ({'results': [{}]}, 'results'),
+    ({'results': 'x', 'maxdelivertime': '2099-01-01 00:00:00'}, 'results'),
+]
+
+
+@pytest.mark.parametrize(('fields', 'words'), POISON, ids=[str(row[0])[:50] for row in POISON])
+def test_poison(bench: Bench, fields: Any, words: str) -> None:
+    """To the results and failure queues, once, with the reason; nothing is sent."""
+    bench.publish(fields)
+    bench.run(100_000)
+    assert bench.counts() == {'results': 1, 'failure': 1} and bench.errors == []
+    document = bench.final()
+    assert document == bench.final('failure')
+    last = document['results'][-1]
+    assert (last['state'], last['result']) == ('process', 'invalid') and words in last['description']
+    assert document.get('recipient') == fields.get('recipient', 'r@one.example') if isinstance(fields, dict) \
+        else 'invalid' in document
+    assert bench.exchanger.commands == []
+
+
+def test_poison_does_not_stop_the_others(bench: Bench) -> None:
+    for fields in [row[0] for row in POISON] + [{}]:
+        bench.publish(fields)
+    bench.run()
+    assert bench.exchanger.recipients == ['r@one.example'] and bench.counts()['failure'] == len(POISON)
+
+
+def test_a_body_that_the_store_could_not_read(bench: Bench) -> None:
+    bench.run_until(bench.engine.stop(0))
+    bench.publish()
+    [delivery] = bench.run_until(bench.store.fetch('outbox', 1))
+    delivery.fault = 'the gzip data is broken'
+    bench.engine._on_delivery(delivery)
+    bench.run()
+    assert bench.last('state', 'result', 'description') == ('process', 'invalid', 'the gzip data is broken')
+
+
+# to which server
+
+
+@pytest.mark.parametrize(('recipient', 'state', 'result', 'final'), [
+    ('r@one.example',         'message', 'accepted', True),
+    ('r@ONE.Example',         'message', 'accepted', True),
+    ('r@bare.example',        'message', 'accepted', True),
+    ('r@half.example',        'message', 'accepted', True),
+    ('r@[127.0.0.1]',         'message', 'accepted', True),
+    ('r@null.example',        'dns',     'error',    True),
+    ('r@nothing.example',     'dns',     'error',    True),
+    ('r@nohost.example',      'dns',     'error',    True),
+    ('r@broken.example',      'dns',     'timeout',  False),
+    ('r@lost.example',        'dns',     'timeout',  False),
+    ('r@[127.0.0.3]',         'connect', 'error',    False),
+])
+def test_mail_exchangers(bench: Bench, recipient: str, state: str, result: str, final: bool) -> None:
+    bench.publish(recipient=recipient)
+    bench.run(50)
+    counts = bench.counts()
+    assert set(counts) == ({'results', 'success' if result == 'accepted' else 'failure'} if final
+                           else {'outbox', 'retry'})
+    document = bench.final('results' if final else 'retry')
+    assert [(entry['state'], entry['result']) for entry in document['results']] == [(state, result)]
+    assert ('to' in document['results'][0]) is (result == 'accepted')
+
+
+@pytest.mark.parametrize('first', ['refuses connections', b'421 busy', b'554 go away', b'what?', DROP, SILENCE])
+def test_the_next_exchanger_when_the_first_is_down(bench: Bench, first: Any) -> None:
+    second = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port)
+    if isinstance(first, str):
+        bench.exchanger.refuse_connections()
+    else:
+        bench.exchanger.script['CONNECT'] = first
+    bench.publish(recipient='r@two.example')
+    bench.run(400)
+    second.close()
+    assert bench.last('state', 'to') == ('message', SECOND) and second.recipients == ['r@two.example']
+
+
+@pytest.mark.parametrize(('replies', 'state', 'code', 'final'), [
+    ((b'554 never', b'550 no'), 'intro', 550, True), ((b'554 never', b'421 busy'), 'intro', 421, False),
+    ((b'421 busy', b'554 never'), 'intro', 421, False)])
+def test_the_most_hopeful_result_counts(bench: Bench, replies: tuple[bytes, bytes], state: str, code: int,
+                                        final: bool) -> None:
+    second = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port)
+    bench.exchanger.script['CONNECT'], second.script['CONNECT'] = replies
+    bench.publish(recipient='r@two.example')
+    bench.run()
+    second.close()
+    entry = bench.final('results' if final else 'retry')['results'][-1]
+    assert (entry['state'], entry['code']) == (state, code)
+
+
+def test_so_many_addresses_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    open_at = bench.dialler._open_at
+
+    async def note(route: Any, host: str, address: str) -> Any:
+        tried.append(address)
+        return await open_at(route, host, address)
+
+    monkeypatch.setattr(bench.dialler, '_open_at', note)
+    bench.publish(recipient='r@many.example')
+    bench.run()
+    assert len(set(tried)) == ADDRESSES_TRIED and bench.counts() == {'outbox': 1, 'retry': 1}
+
+
+def test_smarthosts(make: Make) -> None:
+    bench = make(smarthost=('nothing.example', 25))
+    bench.publish(recipient='r@nowhere.example', smarthost={'hostname': 'mx1.example', 'port': bench.exchanger.port})
+    bench.publish(recipient='r@one.example')
+    bench.run()
+    assert bench.exchanger.recipients == ['r@nowhere.example']
+    assert bench.final('failure')['results'][0]['state'] == 'dns'
+
+
+# from which address
+
+
+@pytest.mark.parametrize(('ips', 'state', 'result', 'sources'), [
+    (['127.0.0.4'],                             'message', 'accepted', {'127.0.0.4'}),
+    (['127.0.0.4', '127.0.0.5'],                'message', 'accepted', {'127.0.0.4', '127.0.0.5'}),
+    (['192.0.2.77', '127.0.0.4', '::1'],        'message', 'accepted', {'127.0.0.4'}),
+    (['localhost', '127.0.0.4'],                'message', 'accepted', {'127.0.0.4'}),
+    ('not an array',                            'message', 'accepted', {'127.0.0.6'}),
+    (None,                                      'message', 'accepted', {'127.0.0.6'}),
+    (['192.0.2.77', '192.0.2.78'],              'bind',    'error',    {None}),
+    ([],                                        'bind',    'error',    {None}),
+    (['localhost'],                             'bind',    'error',    {None}),
+    (['::1'],                                   'process', 'error',    {None}),
+])
+def test_ips(make: Make, ips: object, state: str, result: str, sources: set[str | None]) -> None:
+    """They take turns, those that are not ours are passed over, and when none is left the delivery has failed."""
+    bench = make(sources=('127.0.0.6',))
+    bench.exchanger.script['.'] = b'250 kept' + DROP  # so that each message has a connection of its own
+    for _ in range(4):
+        bench.publish(ips=ips)
+        bench.run()
+    entries = [document['results'][-1] for document in bench.take('results')]
+    assert [(entry['state'], entry['result']) for entry in entries] == [(state, result)] * 4
+    assert {entry.get('from') for entry in entries} == sources
+
+
+def test_the_other_family_is_not_held_against_a_server(bench: Bench) -> None:
+    bench.publish(recipient='r@six.example', ips=['127.0.0.4'])
+    bench.run()
+    assert bench.last('state', 'from', 'to') == ('message', '127.0.0.4', HOST)
+
+
+def test_no_free_port_is_no_verdict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local address that is ours, but cannot be used now."""
+    listener = Exchanger(bench.reactor, address='127.0.0.4', port=bench.exchanger.port)
+
+    def bind(sock: Any, source: str) -> None:
+        try:
+            sock.bind((source, listener.port))  # in use
+        except OSError as error:
+            raise connect.CannotBind('cannot send') from error
+
+    monkeypatch.setattr(connect, '_bind', bind)
+    bench.publish(ips=['127.0.0.4'])
+    bench.run()
+    listener.close()
+    assert bench.final('retry')['results'][-1]['state'] == 'bind' and bench.counts() == {'outbox': 1}
+
+
+# TLS
+
+
+@pytest.fixture
+def server_tls(certificate: Certificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    return context
+
+
+def test_with_tls(make: Make, server_tls: ssl.SSLContext) -> None:
+    bench = make(tls=server_tls)
+    bench.publish()
+    bench.run()
+    cipher, result = bench.last('cipher', 'result')
+    assert result == 'accepted' and cipher['version'].startswith('TLS')
+
+
+@pytest.mark.parametrize('reply', [b'454 not now', b'554 never', b'220 go\r\n250 evil', b'220 go' + DROP, SILENCE])
+def test_broken_tls_is_followed_by_an_attempt_in_clear(make: Make, server_tls: ssl.SSLContext, reply: bytes) -> None:
+    bench = make(tls=server_tls)
+    bench.exchanger.script['STARTTLS'] = reply
+    bench.publish()
+    bench.run(301)
+    assert bench.last('result', 'cipher') == ('accepted', None)
+    assert bench.exchanger.verbs.count('EHLO') == 2 and len(bench.exchanger.clients) == 2
+
+
+def test_in_clear_only_once(make: Make, server_tls: ssl.SSLContext) -> None:
+    bench = make(tls=server_tls)
+    bench.exchanger.script.update({'STARTTLS': b'454 not now', 'EHLO': [
+        b'250-mx.example\r\n250 STARTTLS', b'451 later']})
+    bench.publish()
+    bench.run()
+    assert bench.final('retry')['results'][-1]['state'] == 'ehlo' and len(bench.exchanger.clients) == 2
+
+
+# our own mistakes, and the end
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, times: int = 1) -> None:
+    """The function raises so many times."""
+    works, left = getattr(module, name), [KeyError('oops')] * times
+
+    def broken(*args: Any) -> Any:
+        if left:
+            raise left.pop()
+        return works(*args)
+    monkeypatch.setattr(module, name, broken)
+
+
+@pytest.mark.parametrize(('module', 'name', 'reply', 'attempts'), [
+    (engine_module, 'choose', b'250 ok', 1),
+    (retry, 'is_over', b'250 ok', 1),
+    (retry, 'next_attempt', b'450 later', 2),
+    (report, 'again', b'450 later', 2),
+])
+def test_a_mistake_of_ours_defers(bench: Bench, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, reply: bytes,
+                                  attempts: int) -> None:
+    break_once(monkeypatch, module, name)
+    bench.exchanger.script['.'] = [reply]
+    bench.publish()
+    bench.run(FAULT_SECONDS - 1)
+    assert bench.counts() == {'outbox': 1} and len(bench.errors) == 1 and 'oops' in bench.errors[0]
+    bench.run(2)
+    assert bench.last('result') == ('accepted',)
+    assert bench.exchanger.verbs.count('DATA') == attempts and len(bench.errors) == 1
+
+
+@pytest.mark.parametrize(('module', 'name'), [(retry, 'next_attempt'), (report, 'final')])
+def test_a_mistake_of_ours_after_the_delivery_does_not_send_again(bench: Bench, monkeypatch: pytest.MonkeyPatch,
+                                                                  module: Any, name: str) -> None:
+    break_once(monkeypatch, module, name, 99)
+    bench.publish()
+    bench.run(100_000)
+    assert len(bench.exchanger.messages) == 1 and len(bench.errors) == 1
+    assert bench.counts() == {'results': 1, 'success': 1}
+    document = bench.final()
+    assert document['results'][0]['result'] == 'accepted' and 'r@one.example' in document['invalid']
+
+
+def test_a_mistake_in_the_attempt_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_once(monkeypatch, bench.dialler, 'open')
+    bench.publish()
+    bench.run(599)
+    assert bench.final('retry')['results'][-1]['state'] == 'process' and len(bench.errors) == 1
+    bench.run(2)
+    assert bench.last('result') == ('accepted',)
+
+
+def test_a_result_that_the_store_can_never_keep(bench: Bench) -> None:
+    """A queue whose name passes for one in a document, and not in the store."""
+    bench.publish(queues={'results': 'a\u2028b'})
+    bench.run(100_000)
+    assert bench.counts() == {'results': 1, 'success': 1} and len(bench.errors) == 1
+    assert bench.last('result') == ('accepted',) and len(bench.exchanger.messages) == 1
+
+
+def test_stop_and_start(bench: Bench) -> None:
+    """What was not finished is on the outbox as it was, and goes out with the next engine."""
+    bench.exchanger.script['DATA'] = SILENCE
+    for _ in range(25):
+        bench.publish()
+    bench.run()
+    bench.run_until(bench.engine.stop(5.0))
+    assert bench.counts() == {'outbox': 25} and bench.errors == []
+    del bench.exchanger.script['DATA']
+    bench.engine = Engine(bench.reactor, bench.store, bench.dialler, bench.config)
+    bench.engine.start()
+    bench.run()
+    assert len(bench.exchanger.messages) == 25 and bench.counts() == {'results': 25, 'success': 25}
+
+
+def test_nothing_is_taken_after_the_stop(bench: Bench) -> None:
+    bench.run_until(bench.engine.stop(5.0))
+    bench.publish()
+    bench.run()
+    assert bench.counts() == {'outbox': 1} and bench.exchanger.commands == []

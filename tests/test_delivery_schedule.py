@@ -1,0 +1,445 @@
+"""Jobs, carriers and connections: every job comes out exactly once, whatever sessions do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any, Callable
+
+import pytest
+
+from mqlite.delivery import schedule
+from mqlite.delivery.attempt import NoSession
+from mqlite.delivery.route import Route
+from mqlite.delivery.schedule import CARRIERS_PER_DESTINATION, FAIR_SHARE, IDLE_SECONDS, Job, Scheduler
+from mqlite.loop.clock import VirtualClock
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.task import sleep
+from mqlite.message.document import Document
+from mqlite.message.result import Result
+from mqlite.queues.contract import Delivery
+from mqlite.smtp.reply import ClientFailure, Reply
+
+DOWN = Result('connect', 'timeout', description='down')
+OK = 'accepted'
+
+
+class FakeStream:
+    local, peer, sent, cipher = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
+
+    def __init__(self, session: FakeSession) -> None:
+        self._session = session
+
+    def close(self) -> None:
+        self._session.end()
+
+
+class FakeSession:
+    """A session whose `send` does what the bench says."""
+
+    def __init__(self, bench: Bench, route: Route) -> None:
+        self.mta, self.messages, self.sent_data, self.extensions = 'mx', 0, 0, ['DSN']
+        self.usable = self.ready = True
+        self.stream = FakeStream(self)
+        self.route, self.ended = route, False
+        self._bench = bench
+
+    async def send(self, sender: str, recipient: str, mime: bytes) -> Reply:
+        assert self.ready and not self.ended
+        self.messages += 1
+        await sleep(self._bench.reactor, self._bench.send_seconds)
+        self._bench.sent.append((recipient, self._bench.sessions.index(self)))
+        outcome = self._bench.outcome(self, recipient)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return Reply(250, '', ('kept',))
+
+    async def quit(self) -> None:
+        try:
+            await sleep(self._bench.reactor, self._bench.quit_seconds)
+        finally:
+            self.end()
+
+    def gone(self) -> ClientFailure:
+        self.usable = self.ready = False
+        return ClientFailure('mailfrom', 'lost', 'gone')
+
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._bench.open_sessions -= 1
+
+
+class Bench:
+    """A scheduler, its dialler, and what came out. `outs`: (recipient, state or 'returned')."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self.errors: list[str] = []
+        self.reactor = Reactor(VirtualClock(), lambda error, where: self.errors.append(f'{error} {where}'))
+        self.scheduler = Scheduler(self.reactor, self, limit, self._on_result, self._on_return)  # type: ignore[arg-type]
+        self.outs: list[tuple[str, str]] = []
+        self.sent: list[tuple[str, int]] = []
+        self.sessions: list[FakeSession] = []
+        self.jobs: list[str] = []
+        self.open_sessions = self.most_open = self.opening = 0
+        self.send_seconds = self.quit_seconds = self.open_seconds = 0.0
+        self.outcome: Callable[[FakeSession, str], object] = lambda session, recipient: None
+        self.refuse: Callable[[Route], Exception | None] = lambda route: None
+
+    async def open(self, route: Route) -> FakeSession:
+        self.opening += 1
+        await sleep(self.reactor, self.open_seconds)
+        refusal = self.refuse(route)
+        if refusal is not None:
+            raise refusal
+        self.open_sessions += 1
+        self.most_open = max(self.most_open, self.open_sessions)
+        self.sessions.append(FakeSession(self, route))
+        return self.sessions[-1]
+
+    def add(self, *recipients: str) -> None:
+        """Destinations are the recipients' domains."""
+        for recipient in recipients:
+            self.jobs.append(recipient)
+            document = Document({'recipient': recipient, 'mime': 'x'})
+            route = Route(document.domain, 25, False, None)
+            self.scheduler.add(Job(Delivery('outbox', len(self.jobs), b'', 0, 0), document, route))
+
+    def run(self, seconds: float = 1000.0) -> None:
+        self.reactor.run(sleep(self.reactor, seconds))
+
+    def stop(self, seconds: float) -> float:
+        """How long it took."""
+        begin = self.reactor.now()
+        self.reactor.run(self.scheduler.stop(seconds))
+        return self.reactor.now() - begin
+
+    @property
+    def states(self) -> Counter[str]:
+        return Counter(state for _, state in self.outs)
+
+    def check(self) -> None:
+        """Everything came out once, and nothing is left."""
+        assert Counter(recipient for recipient, _ in self.outs) == Counter(self.jobs)
+        assert not self.scheduler._tasks and not self.scheduler._destinations and not self.scheduler._starving
+        assert self.open_sessions == 0
+
+    def _on_result(self, job: Job, result: Result) -> None:
+        self.outs.append((job.recipient, OK if result.result == OK else result.state))
+
+    def _on_return(self, job: Job) -> None:
+        self.outs.append((job.recipient, 'returned'))
+
+
+@pytest.fixture
+def make(closing: ExitStack) -> Callable[..., Bench]:
+    def start(limit: int = 0) -> Bench:
+        bench = Bench(limit)
+        closing.callback(bench.reactor.close)
+        return bench
+    return start
+
+
+@pytest.fixture
+def bench(make: Callable[..., Bench]) -> Bench:
+    return make()
+
+
+def many(count: int, domain: str = 'a') -> list[str]:
+    return [f'r{number}@{domain}' for number in range(count)]
+
+
+# connections
+
+
+def test_a_connection_is_kept_for_the_next(bench: Bench) -> None:
+    bench.add('1@a')
+    bench.run(IDLE_SECONDS - 1)
+    bench.add('2@a')
+    bench.run(IDLE_SECONDS - 1)
+    assert bench.open_sessions == 1
+    bench.run(2)
+    assert bench.sent == [('1@a', 0), ('2@a', 0)] and bench.open_sessions == 0
+    bench.check()
+
+
+def test_a_connection_that_is_not_ready_is_not_kept(bench: Bench) -> None:
+    bench.outcome = lambda session, _: setattr(session, 'ready', False)
+    bench.add('1@a')
+    bench.run(0.1)
+    bench.check()
+
+
+def test_a_connection_that_went_bad_while_idle_is_replaced(bench: Bench) -> None:
+    bench.add('1@a')
+    bench.run(1)
+    bench.sessions[0].ready = False
+    bench.add('2@a')
+    bench.run()
+    assert bench.sent == [('1@a', 0), ('2@a', 1)]
+    bench.check()
+
+
+def test_a_job_and_the_end_of_idleness_in_the_same_turn(bench: Bench) -> None:
+    bench.reactor.call_at(IDLE_SECONDS, bench.add, '2@a')
+    bench.add('1@a')
+    bench.run()
+    assert bench.states == {OK: 2} and bench.errors == []
+    bench.check()
+
+
+def test_carriers_of_a_destination(bench: Bench) -> None:
+    bench.send_seconds = 1
+    bench.add(*many(50))
+    bench.run(1.5)
+    assert bench.open_sessions == CARRIERS_PER_DESTINATION
+    bench.run()
+    assert bench.states == {OK: 50} and bench.most_open == CARRIERS_PER_DESTINATION
+    assert len(bench.sessions) == CARRIERS_PER_DESTINATION
+    bench.check()
+
+
+def test_the_next_carrier_does_not_wait_for_a_goodbye(bench: Bench) -> None:
+    bench.quit_seconds = 4
+    bench.add('1@a')
+    bench.run(IDLE_SECONDS + 1)
+    bench.add('2@a')
+    bench.run(0.5)
+    assert bench.states == {OK: 2} and bench.open_sessions == 2
+
+
+# the limit
+
+
+def test_the_limit_on_connections(make: Callable[..., Bench]) -> None:
+    bench = make(limit=3)
+    bench.send_seconds, bench.quit_seconds = 1, 1
+    for domain in 'abcdefg':
+        bench.add(*many(5, domain))
+    bench.run()
+    assert bench.states == {OK: 35} and bench.most_open == 3
+    bench.check()
+
+
+def test_nobody_starves(make: Callable[..., Bench]) -> None:
+    """The busy destination gives way after its share, also when it is never without work."""
+    bench = make(limit=1)
+    bench.outcome = lambda session, recipient: bench.add('more@a') if recipient.endswith('a') and \
+        len(bench.jobs) < 200 else None
+    bench.add(*many(3, 'a'), '1@b', '1@c', '2@b')
+    bench.run()
+    order = [recipient[-1] for recipient, _ in bench.sent]
+    assert order.index('b') == FAIR_SHARE
+    assert order[FAIR_SHARE:FAIR_SHARE + 4] in (list('bbca'), list('bbac'))
+    assert order.index('c') <= 2 * FAIR_SHARE + 2
+    assert bench.states == {OK: len(bench.jobs)}
+    bench.check()
+
+
+def test_an_idle_connection_makes_room(make: Callable[..., Bench]) -> None:
+    bench = make(limit=2)
+    bench.add('1@a', '1@b')
+    bench.run(1)
+    bench.add('1@c', '1@d')
+    bench.run(1)
+    assert bench.states == {OK: 4} and bench.most_open == 2
+    bench.run()
+    bench.check()
+
+
+def test_nobody_is_idle_while_others_starve(make: Callable[..., Bench]) -> None:
+    bench = make(limit=1)
+    bench.send_seconds = 2
+    bench.add('1@a')
+    bench.run(1)
+    bench.add('1@b')
+    bench.run(3.5)
+    assert bench.states == {OK: 2}
+
+
+def test_making_room_keeps_the_job_that_comes_meanwhile(make: Callable[..., Bench]) -> None:
+    bench = make(limit=1)
+    bench.add('1@a')
+    bench.run(1)
+    bench.add('1@b', '2@a')
+    bench.run()
+    assert bench.states == {OK: 3} and bench.sent[:2] == [('1@a', 0), ('2@a', 0)]
+    bench.check()
+
+
+# failures
+
+
+def test_no_session_fails_all_that_wait(bench: Bench) -> None:
+    bench.open_seconds = 30
+    bench.refuse = lambda _: NoSession(DOWN)
+    bench.add(*many(50))
+    bench.add('1@b')
+    bench.run(40)
+    assert bench.states == {'connect': 51}
+    assert bench.opening == CARRIERS_PER_DESTINATION + 1
+    bench.check()
+
+
+def test_one_connection_and_no_second(bench: Bench) -> None:
+    """A server that takes one connection at a time: all jobs go over that one."""
+    bench.send_seconds = 10
+    bench.refuse = lambda _: NoSession(DOWN) if bench.open_sessions else None
+    bench.add('1@a')
+    bench.run(1)
+    bench.add(*many(8))
+    bench.run()
+    assert bench.states == {OK: 9} and len(bench.sessions) == 1
+    bench.check()
+
+
+def test_the_second_carrier_is_refused_while_the_first_is_idle(bench: Bench) -> None:
+    bench.open_seconds = 1
+    bench.refuse = lambda _: NoSession(DOWN) if bench.sessions else None
+    bench.add('1@a', '2@a', '3@a')
+    bench.run()
+    assert bench.states == {OK: 3} and len(bench.sessions) == 1
+    bench.check()
+
+
+def test_a_reused_connection_that_is_gone_is_no_attempt(bench: Bench) -> None:
+    bench.outcome = lambda session, recipient: session.gone() if session.messages > 1 else None
+    bench.add('1@a')
+    bench.run(1)
+    bench.add('2@a')
+    bench.run()
+    assert bench.sent == [('1@a', 0), ('2@a', 0), ('2@a', 1)] and bench.states == {OK: 2}
+    bench.check()
+
+
+@pytest.mark.parametrize(('messages', 'state', 'usable'), [
+    (1, 'mailfrom', False), (2, 'mailfrom', True), (2, 'rcptto', False), (2, 'message', False)])
+def test_what_is_an_attempt(bench: Bench, messages: int, state: str, usable: bool) -> None:
+    def outcome(session: FakeSession, recipient: str) -> object:
+        if session.messages < messages:
+            return None
+        session.usable = session.ready = usable
+        return ClientFailure(state, 'lost', 'gone')
+
+    bench.outcome = outcome
+    bench.add('1@a')
+    bench.run(1)
+    bench.add('2@a')
+    bench.run()
+    assert bench.states[state] == (2 if messages == 1 else 1)
+    assert len(bench.sent) == 2
+    bench.check()
+
+
+@pytest.mark.parametrize('place', ['open', 'send'])
+def test_a_mistake_of_ours(bench: Bench, place: str) -> None:
+    """Each job that meets it has its result, each time it is reported once, and the others are not held up."""
+    faults: list[Exception] = [KeyError('oops'), KeyError('oops')]
+    if place == 'open':
+        bench.refuse = lambda _: faults.pop() if faults else None
+    else:
+        bench.outcome = lambda session, recipient: faults.pop() if faults else None
+    bench.add(*many(3), '1@b')
+    bench.run()
+    assert bench.states == {'process': 2, OK: 2}
+    assert len(bench.errors) == 2 and all('oops' in error and 'carrier to' in error for error in bench.errors)
+    bench.check()
+
+
+# stopping
+
+
+def test_stop_finishes_what_is_sent_and_returns_the_rest(bench: Bench) -> None:
+    bench.send_seconds = 10
+    bench.add(*many(30))
+    bench.run(1)
+    assert bench.stop(30) == pytest.approx(9)
+    assert bench.states == {OK: 20, 'returned': 10}
+    bench.add('late@a')
+    assert bench.outs[-1] == ('late@a', 'returned')
+    bench.check()
+
+
+def test_stop_is_bounded(bench: Bench) -> None:
+    bench.send_seconds = 1000
+    bench.add(*many(3), '1@b')
+    bench.run(1)
+    assert bench.stop(30) == pytest.approx(30)
+    assert bench.states == {'returned': 4}
+    bench.check()
+
+
+def test_stop_while_connecting(bench: Bench) -> None:
+    bench.open_seconds = 1000
+    bench.add('1@a')
+    bench.run(1)
+    assert bench.stop(5) == pytest.approx(5)
+    assert bench.states == {'returned': 1}
+    bench.check()
+
+
+def test_stop_in_a_goodbye_without_end(bench: Bench) -> None:
+    bench.quit_seconds = 1000
+    bench.add('1@a')
+    bench.run(IDLE_SECONDS + 1)
+    assert bench.stop(5) == pytest.approx(5)
+    bench.check()
+
+
+def test_stop_does_not_wait_for_idle_connections(bench: Bench) -> None:
+    bench.add('1@a', '1@b')
+    bench.run(1)
+    assert bench.stop(30) == pytest.approx(0)
+    bench.check()
+
+
+def test_what_would_line_up_again_while_stopping_is_returned(bench: Bench) -> None:
+    bench.outcome = lambda session, recipient: session.gone() if session.messages > 1 else None
+    bench.add('1@a')
+    bench.run(1)
+    bench.send_seconds = 10
+    bench.add('2@a')
+    bench.run(1)
+    bench.stop(30)
+    assert bench.outs == [('1@a', OK), ('2@a', 'returned')]
+    bench.check()
+
+
+def test_who_is_refused_while_stopping_is_returned(bench: Bench) -> None:
+    bench.send_seconds = 5
+    bench.refuse = lambda _: NoSession(DOWN) if bench.sessions else None
+    bench.add('1@a')
+    bench.run(1)
+    bench.open_seconds = 2
+    bench.add('2@a')
+    bench.run(1)
+    bench.stop(30)
+    assert sorted(bench.outs) == [('1@a', OK), ('2@a', 'returned')]
+    bench.check()
+
+
+def test_starving_destinations_at_the_stop(make: Callable[..., Bench]) -> None:
+    bench = make(limit=1)
+    bench.send_seconds = 5
+    bench.add('1@a', '1@b', '1@c')
+    bench.run(1)
+    bench.stop(30)
+    assert bench.states == {OK: 1, 'returned': 2}
+    assert not bench.scheduler._tasks
+
+
+def test_the_job_holds_what_it_needs() -> None:
+    document = Document({'recipient': 'r@b.example', 'envelope': 's@a.example', 'mime': 'a\nb'})
+    job = Job(Delivery('outbox', 1, b'', 0, 0), document, Route('b.example', 25, False, None))
+    assert (job.sender, job.recipient, job.mime) == ('s@a.example', 'r@b.example', b'a\r\nb\r\n')
+    assert 'mime' not in document.fields
+    assert schedule.IDLE_SECONDS < 10
+
+
+def test_results_say_what_is_known_of_the_connection(bench: Bench) -> None:
+    found: list[Any] = []
+    bench.scheduler._on_result = lambda job, result: found.append(result)
+    bench.add('1@a')
+    bench.run()
+    [result] = found
+    assert result.dsn is True and result.connected.messages == 1 and result.connected.target == '192.0.2.2'
