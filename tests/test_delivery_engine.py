@@ -338,6 +338,12 @@ def test_keepmime(bench: Bench, reply: bytes, queues: list[str], keep: bool) -> 
         assert document['keepmime'] is keep
 
 
+def test_what_cannot_be_converted_is_sent_when_forced(bench: Bench) -> None:
+    bench.publish(data={'name': 'x'}, dkim={'domain': 'x'}, inlinecss=False, security='optional', force=True)
+    bench.run()
+    assert bench.counts() == {'results': 1, 'success': 1}
+
+
 def test_a_refusal_is_final(bench: Bench) -> None:
     bench.exchanger.script['RCPT'] = b'550-5.1.1 no such\r\n550 5.1.1 user'
     bench.publish()
@@ -372,6 +378,9 @@ POISON: Sequence[tuple[Any, str]] = [
     ({'smarthost': {'hostname': 'x', 'port': -1}}, 'smarthost'),
     ({'results': 'x'}, 'results'), ({'results': [5]}, 'results'), ({'results': [{}]}, 'results'),
     ({'results': 'x', 'maxdelivertime': '2099-01-01 00:00:00'}, 'results'),
+    ({'data': {'name': 'x'}}, 'data'), ({'headers': {'remove': ['x']}}, 'headers'), ({'dkim': {'domain': 'x'}}, 'dkim'),
+    ({'inlinecss': True}, 'inlinecss'), ({'security': 'required', 'force': True}, 'security'),
+    ({'smarthost': {'hostname': 'x', 'username': 'y'}}, 'smarthost'),
 ]
 
 
@@ -384,7 +393,9 @@ def test_poison(bench: Bench, fields: Any, words: str) -> None:
     document = bench.final()
     assert document == bench.final('failure')
     last = document['results'][-1]
-    assert (last['state'], last['result']) == ('process', 'invalid') and words in last['description']
+    no_data = isinstance(fields, dict) and fields.get('mime', 'x') in (None, '')
+    assert (last['state'], last['result']) == (('storage', 'error') if no_data else ('process', 'invalid'))
+    assert words in last['description']
     assert document.get('recipient') == fields.get('recipient', 'r@one.example') if isinstance(fields, dict) \
         else 'invalid' in document
     assert bench.exchanger.commands == []

@@ -82,7 +82,7 @@ def test_the_message_of_others_is_normalised(value: str, mime: bytes) -> None:
 
 
 @pytest.mark.parametrize(('value', 'complaint'), [
-    (MISSING, 'missing'), (None, 'missing'), ('', 'missing'), (1, 'missing'), ([], 'missing'),
+    (MISSING, 'missing'), (None, 'missing'), ('', 'missing'), (1, 'must be a string'), ([], 'must be a string'),
     ({'text': 'x'}, 'is an object'),
     ('\ud800', 'lone surrogates'), ('\udfff', 'lone surrogates'), ('\udc00', 'lone surrogates'),
     ('\udc7f', 'lone surrogates')])

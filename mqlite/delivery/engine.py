@@ -23,7 +23,7 @@ from mqlite.delivery.route import RouteConfig, choose
 from mqlite.delivery.schedule import Job, Scheduler
 from mqlite.errors import PermanentError
 from mqlite.loop.reactor import Reactor
-from mqlite.message.document import Document, DocumentError
+from mqlite.message.document import Document, DocumentError, NoMime
 from mqlite.message.result import Result
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
 
@@ -70,7 +70,7 @@ class Engine:
             job = Job(delivery, document, choose(document, config.route))
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
-            result = verdict.invalid(str(error))
+            result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
             self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues), result)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
@@ -126,5 +126,6 @@ def _read(delivery: Delivery) -> Document:
     if delivery.fault:
         raise DocumentError(delivery.fault)
     document = Document.decode(delivery.body)
+    document.check_honoured()
     _ = document.retries, document.priority, document.first_attempt, document.not_before
     return document

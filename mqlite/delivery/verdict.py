@@ -61,6 +61,11 @@ def invalid(reason: str) -> Result:
     return Result('process', 'invalid', permanent=True, description=reason)
 
 
+def no_data(reason: str) -> Result:
+    """There is nothing to send."""
+    return Result('storage', 'error', permanent=True, description=reason)
+
+
 def expired() -> Result:
     """It has no time left, or no attempt."""
     return Result('process', 'timeout', permanent=True,

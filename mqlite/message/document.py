@@ -34,8 +34,19 @@ _DIGITS = re.compile(r'[0-9]{1,11}')
 _QUEUE_NAME = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
 
 
+# Properties that ask for a change of the message which this version cannot make. Sending it unchanged would be sending
+# something else (a template with its variables, mail without its signature), so it is refused unless `force` is set.
+CONVERSIONS = ('data', 'headers', 'dkim', 'inlinecss')
+# Values of `security` that a delivery must not fall short of; nothing overrides them.
+STRICT_SECURITY = ('required', 'verified')
+
+
 class DocumentError(PermanentError):
     """The publisher's fault: this document cannot be delivered."""
+
+
+class NoMime(DocumentError):
+    """There is no message in it."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +110,26 @@ class Document:
         value = self.fields.pop('mime', None)
         if isinstance(value, dict):
             raise DocumentError('"mime" is an object, which this version of mqlite cannot turn into a message')
-        if not isinstance(value, str) or not value:
-            raise DocumentError('"mime" is missing')
+        if value is None or value == '':
+            raise NoMime('"mime" is missing')
+        if not isinstance(value, str):
+            raise DocumentError('"mime" must be a string')
         try:
             return normalise(value.encode('utf-8', 'surrogateescape'))
         except UnicodeEncodeError:
             raise DocumentError('"mime" has characters that are not Unicode text (lone surrogates)') from None
+
+    def check_honoured(self) -> None:
+        """DocumentError when it asks for something that this version of mqlite would not do."""
+        for name in CONVERSIONS:
+            if self.fields.get(name) and not self.fields.get('force'):
+                raise DocumentError(f'"{name}" is not supported by this version of mqlite; with "force": true the '
+                                    f'message is sent without it')
+        if self.fields.get('security') in STRICT_SECURITY:
+            raise DocumentError(f'"security": "{self.fields["security"]}" is more than this version can promise')
+        smarthost = self.fields.get('smarthost')
+        if isinstance(smarthost, dict) and smarthost.get('username'):
+            raise DocumentError('"smarthost" with a login is not supported by this version of mqlite')
 
     @property
     def not_before(self) -> float:

@@ -1,7 +1,7 @@
 """`python3 build.py bench send SINK_HOST SINK_PORT N SIZE [AMQP_URL QUEUE]`: drain a full outbox to an SMTP sink.
 
-Fills the queue (the embedded one, or a queue on a broker), prints READY, starts the daemon when a line comes on standard
-input, and ends it when standard input ends. Whoever runs it measures the time and the CPU of this process tree.
+Fills the queue (the embedded one, or a queue on a broker), prints READY, starts the daemon when a line comes on
+standard input, and ends it when standard input ends. Whoever runs it measures time and CPU of this process tree.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def write_config(folder: Path, host: str, port: str, broker: list[str]) -> Path:
     config = folder / 'mqlite.conf'
     queue = f'queue-address: {broker[0]}\nrabbitmq-outbox: {broker[1]}' if broker else \
         f'queue-address: sqlite://{folder}/queue.db'
-    config.write_text(f'smtp-ip: 127.0.0.1\nsmtp-port: {free_port()}\nhostname: bench.test\n{queue}\napplication-log: {folder}/log\n'
-                      f'smtp-sink-address: {host}\nsmtp-sink-port: {port}\n')
+    config.write_text(f'smtp-ip: 127.0.0.1\nsmtp-port: {free_port()}\nhostname: bench.test\n{queue}\n'
+                      f'application-log: {folder}/log\nsmtp-sink-address: {host}\nsmtp-sink-port: {port}\n')
     return config
 
 
