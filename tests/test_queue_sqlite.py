@@ -21,7 +21,7 @@ from typing import Callable
 
 import pytest
 
-from mqlite.errors import ConfigError
+from mqlite.errors import ConfigError, TemporaryError
 from mqlite.queues import sqlite
 from mqlite.queues.contract import Delivery, Message, QueueError
 from mqlite.queues.sqlite import APPLICATION_ID, SCHEMA_VERSION, Batch, Database, Want
@@ -231,10 +231,10 @@ def test_locked_by_another_process(path: Path, start: Callable[..., Process], mo
         locker.wait_printed('locked')
         for call in (lambda: publish(database, b'2'), lambda: database.fetch('q', 1, 0), lambda: database.purge('q'),
                      lambda: database.apply(Batch(), 0)):
-            with pytest.raises(QueueError, match=f'{path} cannot be used now: database is locked'):
+            with pytest.raises(TemporaryError, match=f'{path} cannot be used now: database is locked'):
                 call()
         assert database.status(0)[0].ready == 1     # reading goes on
-        with pytest.raises(QueueError, match='database is locked'):
+        with pytest.raises(TemporaryError, match='database is locked'):
             Database(str(path)).open()
         locker.kill()
         publish(database, b'3')

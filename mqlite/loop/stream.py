@@ -48,7 +48,7 @@ class Stream:
     """One connection. All methods belong to the reactor's thread; at most one task reads and one drains."""
 
     __slots__ = ('reactor', 'peer', 'received', 'sent', '_sock', '_fd', '_in', '_at', '_out', '_unsent', '_reader',
-                 '_writer', '_events', '_lost', '_deadline', '_expired', '_timer', '_tls', '_refused')
+                 '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer', '_tls', '_refused')
 
     def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int]) -> None:
         self.reactor = reactor
@@ -62,6 +62,7 @@ class Stream:
         self._reader: Waiter[None] | None = None
         self._writer: Waiter[None] | None = None
         self._events = 0
+        self._local: tuple[str, int] | None = None
         self._lost: MqliteError | None = None
         self._refused = False  # sending has failed: what is written from now on goes nowhere
         self._deadline: float | None = None
@@ -169,12 +170,14 @@ class Stream:
 
     @property
     def local(self) -> tuple[str, int]:
-        """(address, port) of our end."""
-        try:
-            name: Any = self._sock.getsockname()
-        except OSError:
-            return '', 0
-        return (name[0], name[1]) if isinstance(name, tuple) else ('', 0)
+        """(address, port) of our end; ('', 0) when it has none."""
+        if self._local is None:
+            try:
+                name: Any = self._sock.getsockname()
+            except OSError:
+                return '', 0
+            self._local = (name[0], name[1]) if isinstance(name, tuple) else ('', 0)
+        return self._local
 
     def fileno(self) -> int:
         return self._fd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from datetime import datetime, timezone
+from functools import lru_cache
 
 _DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
 _MOMENT = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}')
@@ -36,7 +37,12 @@ def base36(number: int) -> str:
 
 def format_moment(seconds: float) -> str:
     """Seconds since 1970 as `YYYY-MM-DD HH:MM:SS`, UTC."""
-    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
+    return _format_second(int(seconds))
+
+
+@lru_cache(maxsize=16)
+def _format_second(second: int) -> str:
+    return datetime.fromtimestamp(second, timezone.utc).strftime('%Y-%m-%d %H:%M:%S')
 
 
 def parse_moment(text: object) -> float:

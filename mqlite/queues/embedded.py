@@ -33,6 +33,7 @@ from mqlite.queues.sqlite import LARGEST_BODY, LARGEST_PRIORITY, Batch, Database
 T = TypeVar('T')
 
 RETRY_SECONDS = 1.0  # between a failed commit and the next attempt
+LINGER_SECONDS = 0.01  # for which settlements gather; a crash in this time sends so many messages again
 POLL_SECONDS = 1.0  # how often a hungry consumer looks for what other processes have published
 RECOVER_POLLS = 10  # every so many looks, messages of dead processes are looked for too
 
@@ -107,6 +108,7 @@ class EmbeddedStore:
         self._consumers: list[EmbeddedConsumer] = []
         self._holders: dict[Delivery, EmbeddedConsumer | None] = {}  # what is in our hands, and who has asked for it
         self._scheduled = False  # a batch begins at the end of this turn
+        self._lingering: Timer | None = None  # until a batch of settlements begins
         self._running = False  # a batch is in the thread
         self._pause: Timer | None = None  # after a failure
         self._noted = False  # on_note knows of the trouble
@@ -131,6 +133,7 @@ class EmbeddedStore:
             consumer.stop()
         if self._pause is not None:
             self._resume()
+        self._schedule()
         while self._running or self._scheduled:
             await self._idle.wait()
         if not self._closed:
@@ -201,17 +204,30 @@ class EmbeddedStore:
     def _gave(self, delivery: Delivery) -> None:
         """KeyError when it was settled or released before: its number may be that of another message by now."""
         consumer = self._holders.pop(delivery)
-        if consumer is not None:
+        if consumer is None:
+            self._schedule()  # a subcommand waits for it
+        else:
             consumer.gave(delivery)
-        self._schedule()
+            self._linger()
 
     def _schedule(self) -> None:
+        """Commit at the end of this turn, or after what is running."""
         if not self._scheduled and not self._running and self._pause is None:
             self._scheduled = True
             self._reactor.call_at_turn_end(self._begin)
 
+    def _linger(self) -> None:
+        """Commit soon: no client waits for a settlement, and many of them cost hardly more than one."""
+        if any(consumer.want() for consumer in self._consumers):
+            self._schedule()
+        elif self._lingering is None and not self._scheduled and not self._running and self._pause is None:
+            self._lingering = self._reactor.call_later(LINGER_SECONDS, self._schedule)
+
     def _begin(self) -> None:
         self._scheduled = False
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         work, self._next = self._next, Work()
         batch = work.batch()
         changed = {message.queue for message in batch.publish} | {delivery.queue for delivery in work.released}
@@ -243,7 +259,10 @@ class EmbeddedStore:
             waiter.set()
         for consumer, share in zip(hungry, taken):
             self._hand_out(consumer, share)
-        self._schedule()
+        if self._next.published or self._closing:
+            self._schedule()
+        else:
+            self._linger()
 
     def _failed(self, error: Exception, work: Work) -> None:
         """Publishes fail; settlements and releases wait for the next attempt, in front of newer ones."""

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, TypeVar
 
-from mqlite.errors import ConfigError
+from mqlite.errors import ConfigError, TemporaryError
 from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
 
 T = TypeVar('T')
@@ -37,7 +37,7 @@ SCHEMA_VERSION = 1
 LARGEST_BODY = 999_000_000  # bytes; SQLite's limit for a blob is 10^9
 LARGEST_PRIORITY = 2**31  # either way: what SQLite takes, with room to spare
 _BUSY_SECONDS = 10.0  # how long we wait for another process's transaction
-_PASSING = ('locked', 'is full', 'No space left')  # in the text of an error: what may be well again in a while
+_PASSING = ('locked', 'is full', 'disk I/O', 'No space left')  # in the text of an error: it may be well again later
 _WAL_ATTEMPTS = 20
 _PAGE_SIZE = 16384  # bytes: a usual message fits a page; measured a quarter cheaper than 4096
 _CHECKPOINT_PAGES = 1000  # 16 MB of WAL before it is written back to the file
@@ -113,8 +113,8 @@ class Database:
         self._undo = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Open or create the file; ConfigError when it is not ours or cannot be used, QueueError when it can be later
-        (locked, no space); then nothing stays open.
+        """Open or create the file; ConfigError when it is not ours or cannot be used, TemporaryError when it can be
+        later (locked, no space); then nothing stays open. Not QueueError: nobody goes on trying.
         """
         with contextlib.ExitStack() as undo:
             try:
@@ -123,7 +123,7 @@ class Database:
                 self._become_owner(undo)
             except (sqlite3.Error, OSError) as error:
                 if any(text in str(error) for text in _PASSING):
-                    raise self._trouble(error) from error
+                    raise TemporaryError(f'the queue file {self.path} cannot be used now: {error}') from error
                 raise ConfigError(f'cannot use the queue file {self.path}: {error}; '
                                   f'check queue-address, the folder and its permissions') from error
             self._undo = undo.pop_all()

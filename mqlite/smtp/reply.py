@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mqlite.errors import MqliteError
 from mqlite.smtp.grammar import printable
@@ -100,6 +101,7 @@ class ClientFailure(MqliteError):
         self.reply = reply
 
 
+_REMEMBERED_LINE = 256  # octets of a reply line that is worth remembering
 _LINE = re.compile(r'([2-5][0-9]{2})(?:([ -])(.*))?', re.DOTALL)
 _STATUS = re.compile(r'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)')
 
@@ -113,6 +115,11 @@ class ReplyReader:
 
     def feed(self, line: bytes) -> Reply | None:
         """Take one line with its line end; the reply when it is complete. BadReply when it is none."""
+        if not self._lines and line[3:4] == b' ' and len(line) <= _REMEMBERED_LINE:
+            return _single(line)
+        return self._feed(line)
+
+    def _feed(self, line: bytes) -> Reply | None:
         text = line.rstrip(b'\r\n').decode('utf-8', 'replace')
         match = _LINE.fullmatch(text)
         if match is None:
@@ -128,6 +135,12 @@ class ReplyReader:
             return None
         lines, self._lines = self._lines, []
         return _assemble(code, lines)
+
+
+@lru_cache(maxsize=512)
+def _single(line: bytes) -> Reply | None:
+    """A reply of one line: servers repeat themselves."""
+    return ReplyReader()._feed(line)
 
 
 def _assemble(code: int, lines: list[str]) -> Reply:
