@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 
 import build
+from tests.support.broker import Broker
 from tests.support.daemon import Daemon
 from tests.support.peers import Certificate, SmtpSink, make_certificate
 from tests.support.process import ROOT
@@ -65,6 +66,27 @@ def tls_sink(certificate: Certificate, closing: contextlib.ExitStack) -> Capturi
 @pytest.fixture(scope='session')
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp('certificate'))
+
+
+_brokers: list[Broker] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A broker takes seconds to start: it does so while the tests that need none run."""
+    items = [item for item in session.items if isinstance(item, pytest.Function)]
+    if not session.config.option.collectonly and any('broker' in item.fixturenames for item in items):
+        _brokers.append(Broker().start())
+
+
+def pytest_sessionfinish() -> None:
+    for broker in _brokers:
+        broker.close()
+
+
+@pytest.fixture(scope='session')
+def broker() -> Broker:
+    """A private RabbitMQ, shared by the tests of a session. Who breaks it mends it."""
+    return _brokers[0].wait_ready()
 
 
 @pytest.fixture(scope='session')

@@ -17,16 +17,20 @@ from typing import Callable
 import pytest
 
 from mqlite import __version__
-from tests.support.command import Ended
+from tests.support.command import Ended, in_process
 from tests.support.daemon import CHECKOUT, ENVIRONMENT, Daemon, run_cli
 from tests.support.load import send
 from tests.support.process import HOST, Process, environment_with, free_port
 from tests.support.sink import CapturingSink
 
-pytest_plugins = ('tests.support.command',)
-
 Start = Callable[..., Daemon]
 Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run_main('queue', 'list', input=b'') in an empty folder."""
+    return in_process(tmp_path, monkeypatch, capsys)
 
 
 # what is asked for

@@ -15,9 +15,9 @@ from typing import Callable
 
 import pytest
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, run_cli
 from tests.support.load import Load, connect, load_identifiers, send
-from tests.support.process import HOST, Process, wait_until
+from tests.support.process import HOST, Process, free_port, wait_until
 from tests.support.sink import SILENCE, CapturingSink
 
 Start = Callable[..., Daemon]
@@ -177,7 +177,7 @@ def test_a_full_disk_refuses_mail_for_now_and_loses_none(daemon: Daemon, sink: C
             for _ in range(200):
                 client.sendmail('sender@example.org', 'recipient@example.com', b'Subject: x\r\n\r\n' + b'x' * 20_000)
                 promised += 1
-        assert 400 <= refusal.value.smtp_code < 500
+        assert refusal.value.smtp_code == 452
         assert 'try' in daemon.output() and 'cannot be used' in daemon.output()
     wait_accepted(daemon)
     daemon.take('results', promised + 1)
@@ -200,11 +200,13 @@ def test_a_locked_queue_file_refuses_mail_for_now(impatient: Daemon, sink: Captu
     with locked(impatient.folder / 'queue.db'):
         with pytest.raises(smtplib.SMTPDataError) as refusal:
             send(impatient.port)
-        assert 400 <= refusal.value.smtp_code < 500 and '4.3' in str(refusal.value.smtp_error)
+        assert refusal.value.smtp_code == 452 and '4.3.1' in str(refusal.value.smtp_error)
         assert 'locked' in impatient.output()
         for command in (['queue', 'list'], ['queue', 'get', 'results']):
             done = impatient.cli(*command)
             assert done.returncode == 1 and b'locked' in done.stderr and b'Traceback' not in done.stderr
+        second = run_cli('--config', str(impatient.config), f'--smtp-port={free_port()}', program=IMPATIENT)
+        assert second.returncode == 1 and b'locked' in second.stdout and b'Traceback' not in second.stderr
         submitted = impatient.cli('recipient@example.com', input=b'x')
         assert submitted.returncode == 75 and b'locked' in submitted.stderr         # EX_TEMPFAIL: send it again
     wait_accepted(impatient)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import getpass
 import json
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from tests.support.command import Ended
+from tests.support.command import Ended, in_process
 from tests.support.daemon import Daemon
 from tests.support.process import HOST
 from tests.support.sink import CapturingSink
 
-pytest_plugins = ('tests.support.command',)
-
 OK, USAGE, DATAERR, TEMPFAIL, CONFIG = 0, 64, 65, 75, 78
 
-Submit = Callable[..., Ended]
+Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def submit(run_main: Callable[..., Ended]) -> Submit:
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run_main('queue', 'list', input=b'') in an empty folder."""
+    return in_process(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def submit(run_main: Run) -> Run:
     """submit('a@example.com', input=…): with a queue file of its own."""
     def submit(*arguments: str, input: bytes = b'') -> Ended:
         return run_main('--queue-address=sqlite://queue.db', '--hostname=host.example', *arguments, input=input)
@@ -29,7 +34,7 @@ def submit(run_main: Callable[..., Ended]) -> Submit:
 
 
 @pytest.fixture
-def documents(run_main: Callable[..., Ended]) -> Callable[[], list[dict[str, Any]]]:
+def documents(run_main: Run) -> Callable[[], list[dict[str, Any]]]:
     """What is on the outbox; it is taken off."""
     def documents() -> list[dict[str, Any]]:
         got = run_main('queue', 'get', 'outbox', '--queue-address=sqlite://queue.db')
@@ -60,7 +65,7 @@ def body_of(document: dict[str, Any]) -> str:
     ([],                b'\xff\xc3\xa4\n',                  '\udcff\xe4\r\n'),
     ([],                b'',                                ''),
 ])
-def test_the_message(submit: Submit, documents: Documents, options: list[str], input: bytes, body: str) -> None:
+def test_the_message(submit: Run, documents: Documents, options: list[str], input: bytes, body: str) -> None:
     done = submit(*options, 'a@example.com', input=input)
     assert done == (OK, '', '')
     [document] = documents()
@@ -74,13 +79,13 @@ def test_the_message(submit: Submit, documents: Documents, options: list[str], i
     (['--envelope', '<>'],              ''),
     (['--envelope='],                   ''),
 ])
-def test_the_sender(submit: Submit, documents: Documents, options: list[str], envelope: str | None) -> None:
+def test_the_sender(submit: Run, documents: Documents, options: list[str], envelope: str | None) -> None:
     assert submit('a@example.com', *options, input=b'x').status == OK
     user = f'{getpass.getuser()}@host.example'
     assert documents()[0]['envelope'] == (user if envelope is None else envelope)
 
 
-def test_recipients_are_taken_from_the_header_and_bcc_is_taken_out(submit: Submit, documents: Documents) -> None:
+def test_recipients_are_taken_from_the_header_and_bcc_is_taken_out(submit: Run, documents: Documents) -> None:
     message = (b'To: a@example.com, "B, C" <b@example.com>\nBCC: secret@example.com,\n\tfolded@example.com\n'
                b'Subject: x\nCc: a@example.com\nbcc : third@example.com\nBcc-Not: y\n\nBcc: body\n')
     assert submit('--extract-recipients', 'named@example.com', input=message).status == OK
@@ -92,7 +97,7 @@ def test_recipients_are_taken_from_the_header_and_bcc_is_taken_out(submit: Submi
     assert len({one['message-id'] for one in kept}) == 6
 
 
-def test_what_the_document_says(submit: Submit, documents: Documents) -> None:
+def test_what_the_document_says(submit: Run, documents: Documents) -> None:
     done = submit('--envelope=b@example.org', '--smarthost-password', 'xyzzy', 'a@example.com', '--', 'c@example.com',
                   input=b'X-MQ-Tag: spring\nX-MQ-MaxAttempts: 3\nSubject: x\n\ny\n')
     assert done.status == OK
@@ -123,7 +128,7 @@ def test_what_the_document_says(submit: Submit, documents: Documents) -> None:
     (['a@example.com', '--queue-address=sqlite:///no/folder/x'],          CONFIG,   'check queue-address'),
     (['a@example.com', '--queue-address=amqp://127.0.0.1:1'],             TEMPFAIL, 'refused'),
 ])
-def test_what_goes_wrong(submit: Submit, documents: Documents, arguments: list[str], status: int, says: str) -> None:
+def test_what_goes_wrong(submit: Run, documents: Documents, arguments: list[str], status: int, says: str) -> None:
     done = submit(*arguments, input=b'Subject: x\n\nhello\n')
     assert done.status == status and says in done.errors and done.output == ''
     assert all(line.startswith(('mqlite: ', '  ')) for line in done.errors.splitlines())

@@ -316,21 +316,23 @@ class Stream:
             self._reader.set()
 
     def _send(self, data: bytes) -> None:
+        """Give the kernel what waits and then this; the rest waits until it takes more."""
         if self._refused or self._fd < 0:
             return
-        if self._unsent:
-            view = memoryview(bytes(self._unsent) + data) if data else self._unsent
-        else:
-            view = memoryview(data)
+        waiting = self._unsent
+        view = (memoryview(bytes(waiting) + data) if data else waiting) if waiting else data
         if view:
             try:
-                view = view[self._sock.send(view):]
+                sent = self._sock.send(view)
             except (BlockingIOError, InterruptedError):
-                pass
+                sent = 0
             except OSError as error:
                 self._send_failed(error)
                 return
-        self._unsent = view
+            if sent == len(view) and not waiting:
+                return  # the usual case
+            view = memoryview(view)[sent:]
+        self._unsent = memoryview(view)
         self._want(self._events | WRITE if view else self._events & ~WRITE)
         if not view and self._writer is not None and not self._writer.done:
             self._writer.set()
