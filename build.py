@@ -188,6 +188,12 @@ def interpreter() -> str:
     return f'# {sys.base_prefix} {sys.version}'.replace('\n', ' ')
 
 
+def base_python() -> str:
+    """The Python below any virtual environment: never the one that is about to be wiped."""
+    named = Path(sys.base_prefix) / 'bin' / f'python{sys.version_info[0]}.{sys.version_info[1]}'
+    return str(named) if named.exists() else sys.executable
+
+
 def python() -> str:
     return str(VENV / 'bin' / 'python')
 
@@ -209,7 +215,7 @@ def require_packages(groups: Sequence[str]) -> None:
         return
     if fresh:
         say(f'making {VENV}')
-        base = getattr(sys, '_base_executable', sys.executable)     # never the one that is about to be wiped
+        base = base_python()
         if subprocess.run([base, '-m', 'venv', '--clear', str(VENV)]).returncode:
             raise Failure(f'{base} -m venv did not work, see above; on Debian it needs the package python3-venv')
         stamp = [interpreter()]

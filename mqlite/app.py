@@ -23,7 +23,7 @@ from mqlite.errors import ConfigError
 from mqlite.host import become_user, host_name, take_lock
 from mqlite.log import Log
 from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, Listener
-from mqlite.loop.reactor import STOP_SIGNALS, Reactor
+from mqlite.loop.reactor import HANG_UP, STOP_SIGNALS, Reactor
 from mqlite.loop.task import Waiter
 from mqlite.loop.tls import client_context
 from mqlite.parts import make_receiver, make_resolver, make_store
@@ -60,6 +60,7 @@ class Daemon:
             become_user(settings.text('user'))
         for number in STOP_SIGNALS:
             self._reactor.on_signal(number, self._signalled)
+        self._reactor.on_signal(HANG_UP, self._hung_up)
         self._reactor.run(self._serve())
         self._reactor.close()
         if lock is not None:
@@ -103,6 +104,10 @@ class Daemon:
             self._log.warning('second signal: ending at once')
             os._exit(1)
         self._stop.set()
+
+    def _hung_up(self) -> None:
+        """What log rotation sends. Log files are opened anew by themselves; a new configuration needs a restart."""
+        self._log.info('SIGHUP: nothing to do; restart for a new configuration')
 
     def _report(self, error: BaseException, where: str) -> None:
         """A mistake of ours: one task or callback has ended, the others go on."""

@@ -110,6 +110,15 @@ def test_the_second_signal_ends_it_at_once(daemon: Daemon, sink: CapturingSink) 
     sink.wait_for(2)                                    # it was not acknowledged, so it goes again
 
 
+def test_a_hang_up_changes_nothing(daemon: Daemon, sink: CapturingSink) -> None:
+    """Log rotation sends SIGHUP to daemons that need it."""
+    assert daemon.process
+    daemon.process.signal(signal.SIGHUP)
+    daemon.process.wait_printed('SIGHUP: nothing to do')
+    send(daemon.port)
+    sink.wait_for(1)
+
+
 def test_what_is_in_flight_is_finished_before_it_ends(daemon: Daemon, sink: CapturingSink) -> None:
     """The reply to the final dot comes after the signal."""
     with contextlib.closing(connect(daemon.port)) as client:

@@ -26,6 +26,7 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANG_UP = signal.SIGHUP
 
 Call = tuple[Callable[..., object], tuple[Any, ...]]
 T = TypeVar('T')
