@@ -287,12 +287,14 @@ def refuse_used_port(port: int) -> None:
 
 
 def wait_listening(port: int, processes: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> bool:
-    """True once the port answers; False when a process has ended, or an end was asked for, before that."""
+    """True once the port greets, by when its process has logged its start; False when a process has ended, or an end
+    was asked for, before that."""
     give_up = time.monotonic() + START_SECONDS
     while all(process.poll() is None for process in processes) and not asked:
         with contextlib.suppress(OSError):
-            socket.create_connection((HOST, port), timeout=1).close()
-            return True
+            with socket.create_connection((HOST, port), timeout=1) as probe:
+                if probe.recv(3) == b'220':
+                    return True
         if time.monotonic() > give_up:
             raise Failure(f'nothing listens on {HOST}:{port} after {START_SECONDS} seconds; the log above says why')
         time.sleep(0.05)
