@@ -26,6 +26,7 @@ from mqlite.queues.contract import Delivery
 FIRST_WINDOW = 16  # messages
 WIDEN = 4  # times, once twice the window has come and the bytes allow it
 BODY_LIMIT = 256 * 1024 * 1024  # bytes of a message, inflated
+_PLAIN = ('', 'identity', 'utf-8', 'utf8', 'us-ascii', 'binary')  # content-encodings that change nothing
 
 
 class RabbitDelivery(Delivery):
@@ -51,10 +52,13 @@ class RabbitConsumer:
     """A standing order for one queue, renewed on every link."""
 
     def __init__(self, reactor: Reactor, queue: str, prefetch: int, prefetch_bytes: int,
+                 on_delivery: Callable[[Delivery], object],
                  hand_out: Callable[[RabbitConsumer, Delivered, str], object],
                  on_stop: Callable[[RabbitConsumer], object]) -> None:
-        """`hand_out(consumer, event, fault)` makes a delivery of what has arrived; it calls `took`."""
+        """`hand_out(consumer, event, fault)` makes a delivery of what has arrived: it calls `took`, and `on_delivery`
+        when the delivery is a new one."""
         self.queue = queue
+        self.on_delivery = on_delivery
         self.channel: Channel | None = None
         self.link: Link | None = None
         self.stopped = False
@@ -82,13 +86,18 @@ class RabbitConsumer:
             self._give_back(self._line.popleft()[0])
         self._line_size = 0
 
-    async def start(self, link: Link, on_channel: Callable[[RabbitConsumer, Channel], object]) -> None:
-        """Begin on a new link; `on_channel` is told before the first message can come. BrokerError when the queue is
-        not there. What was in hand is none of ours until it comes again."""
-        channel = await link.channel()
-        self.link, self.channel = link, channel
+    def lose_link(self) -> None:
+        """What was in hand is none of ours until it comes again."""
+        self.link = self.channel = None
+        self._consuming = False
         self._count = self._size = self._line_size = 0
         self._line.clear()
+
+    async def start(self, link: Link, on_channel: Callable[[RabbitConsumer, Channel], object]) -> None:
+        """Begin on a new link; `on_channel` is told before the first message can come. BrokerError when the queue is
+        not there."""
+        channel = await link.channel()
+        self.link, self.channel = link, channel
         on_channel(self, channel)
         if not self.stopped:
             self._serial += 1
@@ -182,7 +191,7 @@ class RabbitConsumer:
 def inflate(event: Delivered | Got) -> tuple[bytes, str]:
     """(body, fault): the body as JSON text. A body that cannot be inflated comes as it is, with the reason."""
     encoding = (event.properties.content_encoding or '').lower()
-    if encoding in ('', 'identity', 'utf-8'):
+    if encoding in _PLAIN:
         return event.body, ''
     if encoding != 'gzip':
         return event.body, f'content-encoding {encoding[:40]!r} is not known; use gzip or none'
@@ -193,6 +202,6 @@ def inflate(event: Delivered | Got) -> tuple[bytes, str]:
         return event.body, f'content-encoding is gzip, but the body is not: {error}'
     if inflater.unconsumed_tail:
         return event.body, f'the gzip body inflates to more than {BODY_LIMIT} bytes'
-    if not inflater.eof:
-        return event.body, 'the gzip body is cut off'
+    if not inflater.eof or inflater.unused_data:
+        return event.body, 'the gzip body is cut off' if not inflater.eof else 'something follows the gzip body'
     return body, ''

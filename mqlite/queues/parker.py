@@ -43,17 +43,24 @@ class Parker:
         self._link: Link | None = None
 
     async def start(self, link: Link) -> None:
-        """Begin on a new link; what was held on the last one is back on its queue. BrokerError."""
+        """Begin on a new link, once; what was held on the last one is back on its queue. BrokerError."""
+        if self._link is link:
+            return
         self.stop()
-        channel = await link.channel()
-        self._link, self.channel = link, channel
+        self._link = link
+        self.channel = channel = await link.channel()
         link.request(channel, 'basic.qos', prefetch_count=HELD)
         for queue in self._delays:
             await link.request(channel, 'basic.consume', queue=queue, consumer_tag=queue)
 
     def stop(self) -> None:
-        """The link is gone, or is to be: nothing is held."""
-        self._link, self.channel, self._held = None, None, []
+        """The link is gone: nothing is held."""
+        self._link = self.channel = None
+        self.pause()
+
+    def pause(self) -> None:
+        """Begin no more moves, and finish those that are under way."""
+        self._held = []
         self._arm()
 
     def delivered(self, event: Delivered) -> None:

@@ -203,6 +203,10 @@ class Publisher:
                 del self._sent[tag]
                 sent.group.answered(sent.message, TooLargeForBroker(len(sent.body), self.limit))
 
+    def fits(self, message: Message) -> bool:
+        """Not larger than what the broker has refused."""
+        return not 0 < self.limit < len(self._encode(message)[0])
+
     def _groups(self) -> Iterable[Group]:
         return list(dict.fromkeys([sent.group for sent in self._sent.values()] + [row[0] for row in self._line]))
 
@@ -236,17 +240,20 @@ class Publisher:
         if message.due > now and queue == config.outbox:
             exchange = ''
             queue, headers = place(queue, message.due, now)
-        if isinstance(message, Forwarded):
-            body, encoding = message.body, message.encoding
-        elif config.gzip:
-            body, encoding = gzip.compress(message.body, 6, mtime=0), 'gzip'
-        else:
-            body, encoding = message.body, None
+        body, encoding = self._encode(message)
         if 0 < self.limit < len(body):
             group.answered(message, TooLargeForBroker(len(body), self.limit))
             return
         tag = channel.publish(exchange, queue, body, properties(config, message.priority, encoding, headers), True)
         self._sent[tag] = Sent(group, message, queue, body)
+
+    def _encode(self, message: Message) -> tuple[bytes, str | None]:
+        """The body as it is sent, and its content-encoding."""
+        if isinstance(message, Forwarded):
+            return message.body, message.encoding
+        if self._config.gzip:
+            return gzip.compress(message.body, 6, mtime=0), 'gzip'
+        return message.body, None
 
     def _look(self) -> None:
         """Has the broker confirmed anything lately?"""

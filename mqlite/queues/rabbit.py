@@ -1,27 +1,26 @@
 """The RabbitMQ store: the contract of `contract.py` on a broker, or on several that stand in for each other.
 
-One link at a time. When it ends, another is made, with a growing pause and a random part in it, so that a hundred
-daemons do not come back at the same moment; queues are declared again and consumers come back. Meanwhile `trouble` says
-why nothing can be kept, and clients are told so at once.
+One link at a time. When it ends, another is made, to the next broker if there are several, with a growing pause and a
+random part in it, so that a hundred daemons do not come back at the same moment; queues are declared again, consumers
+come back. Meanwhile `trouble` says why nothing can be kept, and clients are told so at once.
 
-What happens to a delivery whose link has ended: the broker puts it back on its queue and will deliver it again. If we
-still hold it, or have its outcome already, that copy is not new work. `_stale` remembers such deliveries by their body,
-and a copy that comes back takes the place of the one that is remembered:
+    keeper ─► connect ─► declare ─► publish ─► consume ─► serving ─► link ended ─┐
+      ▲                                                                          │
+      └────────────────── pause ◄── nothing of this link counts any more ◄───────┘
 
-    in hand, link ends ─► stale ─► copy comes ─► in hand again, on the new link
-                            │                └─► outcome kept already: acknowledged at once
-                            └─► outcome kept while no copy has come: waits for it, to acknowledge it
+What happens to a delivery whose link has ended is in redelivery.py, what deliveries led to in settlement.py.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Any, Callable
 
+from mqlite.amqp.channel import Channel, ChannelGone
 from mqlite.amqp.client import BrokerError, BrokerRefused, Link
 from mqlite.amqp.events import (
     Blocked,
@@ -36,21 +35,28 @@ from mqlite.amqp.events import (
 )
 from mqlite.amqp.uri import Address
 from mqlite.dns.resolver import Resolver
-from mqlite.errors import ConfigError, MqliteError, PermanentError
+from mqlite.errors import MqliteError, PermanentError
 from mqlite.loop.reactor import Reactor
-from mqlite.loop.sync import Signal
+from mqlite.loop.task import Cancelled as TaskCancelled
 from mqlite.loop.task import Task, Timeout, Waiter, sleep, timeout
-from mqlite.queues.consumer import Parker, RabbitConsumer, RabbitDelivery, inflate
+from mqlite.queues.consumer import RabbitConsumer, RabbitDelivery, inflate
 from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
+from mqlite.queues.declare import declare
 from mqlite.queues.inspector import Inspector
+from mqlite.queues.notes import Notes
+from mqlite.queues.parker import Parker
 from mqlite.queues.publisher import Group, Publisher, Unroutable
-from mqlite.queues.topology import RabbitConfig, declarations, declare_queue, explain
+from mqlite.queues.redelivery import Memory
+from mqlite.queues.settlement import Settlements
+from mqlite.queues.topology import RabbitConfig, explain, refusal
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to connect
-BLOCKED_SECONDS = 5.0  # clients that wait when the broker blocks get their answer after this
-CLOSE_SECONDS = 10.0  # for outcomes that are not confirmed yet when we stop
-AGAIN_SECONDS = 1.0  # before an outcome that the broker refused is published again
-MOST_STALE = 20000  # deliveries remembered for their copies; about what a thousand prefetched on 20 links are
+STEADY_SECONDS = 10.0  # a link that lived so long was a good one: the pause begins anew
+SETUP_SECONDS = 60.0  # for the broker's answers to all declarations; quorum queues take their time
+BLOCKED_SECONDS = 1.0  # after connection.blocked, for confirms of what the broker had taken before
+CLOSE_SECONDS = 10.0  # for what is not confirmed yet when we stop
+COPIES_SECONDS = 300.0  # after a link is up: copies of what was in hand on the last one have come by then
+_POLL_SECONDS = 0.02  # how often we look, when we close, whether all is confirmed
 
 
 class RabbitStore:
@@ -62,212 +68,205 @@ class RabbitStore:
         self._reactor = reactor
         self._config = config
         self._resolver = resolver
-        self._on_note = on_note
+        self._notes = Notes(reactor, on_note)
         self._link: Link | None = None
-        self._publisher = Publisher(reactor, config, self._stalled)
+        self._inspector: Inspector | None = None
+        self._reason = self.trouble  # why there is no link
+        self._publisher = Publisher(reactor, config, self._stall_changed)
+        self._settlements = Settlements(reactor, config, self._publisher, self._kept, self._given_up, self._notes.say)
         self._parker = Parker(reactor, config.outbox, self._publisher)
+        self._memory = Memory()
         self._consumers: list[RabbitConsumer] = []
         self._by_channel: dict[int, RabbitConsumer] = {}
-        self._held: set[RabbitDelivery] = set()
-        self._stale: dict[bytes, deque[RabbitDelivery]] = {}
-        self._unkept: list[tuple[RabbitDelivery, list[Message], Waiter[None]]] = []  # outcomes to publish again
-        self._outcomes = 0  # settlements on their way
-        self._settled = Signal(reactor)
+        self._publishing = 0  # number of the channel
+        self._held: set[RabbitDelivery] = set()  # consumed on this link and not acknowledged
         self._keeper: Task[None] | None = None
         self._first: Waiter[MqliteError | None] = Waiter(reactor)
         self._closed = False
-        self._lasting: set[int] = set()  # channels without which the link is of no use
-        self._last_note = ''
+        self._was_in_trouble = False
 
     async def open(self) -> None:
+        """QueueError also for what only another setting can mend: the broker, too, can be made to fit the settings."""
         self._keeper = self._reactor.spawn(self._keep_connected(), 'broker')
         error = await self._first
         if error is not None:
-            raise error if isinstance(error, ConfigError) else QueueError(str(error))
+            raise QueueError(str(error)) from error
 
     async def close(self) -> None:
-        self._closed = True
+        if self._closed:
+            return
+        self._closed, self._reason = True, 'the queue is closed'
+        self._look_at_trouble()
+        self._parker.pause()
         try:
             with timeout(self._reactor, CLOSE_SECONDS):
-                while self._outcomes and self._link is not None:
-                    await self._settled.wait()
+                while self._link is not None and (self._settlements or self._publisher.busy):
+                    await sleep(self._reactor, _POLL_SECONDS)
         except Timeout:
-            self._on_note(f'{self._outcomes} results are not confirmed: their messages may be sent again')
+            pass
+        if self._settlements:
+            self._notes.say(f'{len(self._settlements)} results are not confirmed: their messages may be sent again')
         if self._keeper is not None:
             self._keeper.cancel()
+            with contextlib.suppress(TaskCancelled):
+                await self._keeper
         if self._link is not None:
             await self._link.close()
+        self._lose_link(QueueError(self._reason))
+        self._settlements.give_up(QueueError(self._reason))
 
     def publish(self, messages: Sequence[Message]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
-        if self.trouble is not None:
+        impossible = refusal(messages, self._largest)
+        if impossible:
+            waiter.fail(PermanentError(impossible))
+        elif self.trouble is not None:
             waiter.fail(QueueError(self.trouble))
         else:
-            self._publisher.publish(Group(messages, False, partial(_finish, waiter)))
+            self._publisher.publish(Group(messages, False, partial(self._published, waiter)))
         return waiter
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:
         assert isinstance(delivery, RabbitDelivery)
         waiter: Waiter[None] = Waiter(self._reactor)
-        self._outcomes += 1
-        self._publish_outcome(delivery, list(messages), waiter)
+        impossible = refusal(messages, self._largest)
+        if self._closed:
+            waiter.fail(QueueError(self._reason))
+        elif impossible:
+            waiter.fail(PermanentError(impossible))
+        else:
+            _answer_once(delivery)
+            return self._settlements.add(delivery, messages)
         return waiter
 
     def release(self, delivery: Delivery) -> None:
         assert isinstance(delivery, RabbitDelivery)
-        if delivery.link is self._link and self._link is not None:
+        if self._closed:
+            return  # closing has given back everything
+        _answer_once(delivery)
+        if delivery.link is not self._link:
+            self._memory.forget(delivery)
+            return
+        try:
             delivery.channel.request('basic.nack', delivery_tag=delivery.tag, requeue=True)
-            self._link.touch()
-            self._gone(delivery)
+        except ChannelGone:
+            self._held.discard(delivery)  # it is on its queue again
         else:
-            self._forget(delivery)
+            delivery.link.touch()
+            self._gone(delivery)
 
     def consume(self, queue: str, prefetch: int, prefetch_bytes: int,
                 on_delivery: Callable[[Delivery], object]) -> RabbitConsumer:
-        consumer = RabbitConsumer(queue, min(prefetch, self._config.qos), prefetch_bytes, on_delivery,
-                                  self._consumers.remove)
+        consumer = RabbitConsumer(self._reactor, queue, min(prefetch, self._config.qos), prefetch_bytes, on_delivery,
+                                  self._hand_out, self._consumers.remove)
         self._consumers.append(consumer)
         if self._link is not None:
-            self._reactor.spawn(self._start_consumers(self._link, [consumer]), f'consumer of {queue}')
+            self._reactor.spawn(self._start_late(self._link, consumer), f'consumer of {queue}')
         return consumer
 
     async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        return await Inspector(self._connected(), self._config).fetch(queue, count)
+        return await self._connected().fetch(queue, count)
 
     async def purge(self, queue: str) -> int:
-        return await Inspector(self._connected(), self._config).purge(queue)
+        return await self._connected().purge(queue)
 
     async def list_queues(self) -> list[QueueStatus]:
-        return await Inspector(self._connected(), self._config).list_queues()
+        return await self._connected().list_queues()
 
-    def _connected(self) -> Link:
-        if self._link is None:
-            raise QueueError(self.trouble or 'the broker is not connected')
-        return self._link
+    def _connected(self) -> Inspector:
+        if self._inspector is None or self._closed:
+            raise QueueError(self._reason)
+        return self._inspector
 
-    # outcomes
+    @property
+    def _largest(self) -> int:
+        """Bytes that a message may have at most; 0 when that is not known, or depends on how well it compresses."""
+        return 0 if self._config.gzip else self._publisher.limit
 
-    def _publish_outcome(self, delivery: RabbitDelivery, messages: list[Message], waiter: Waiter[None]) -> None:
-        if self._link is None:
-            self._unkept.append((delivery, messages, waiter))
-            return
-        group = Group(messages, True, lambda error: self._outcome(delivery, group, waiter, error))
-        self._publisher.publish(group)
+    # what was published, and what was delivered
 
-    def _outcome(self, delivery: RabbitDelivery, group: Group, waiter: Waiter[None], error: MqliteError | None) -> None:
-        """What became of the publishes of a settlement."""
+    def _published(self, waiter: Waiter[None], error: MqliteError | None) -> None:
         if error is None:
-            self._outcomes -= 1
-            delivery.kept = True
-            self._acknowledge(delivery)
             waiter.set()
-            self._settled.notify()
-        elif isinstance(error, Unroutable) and self._link is not None:
-            self._reactor.spawn(self._make_route(delivery, group.left, waiter, error), 'missing queue')
-        elif self._link is None:
-            self._unkept.append((delivery, group.left, waiter))
-        else:
-            self._note(str(error))
-            left = [message for message in group.left if not isinstance(error, PermanentError)]
-            self._reactor.call_later(AGAIN_SECONDS, self._publish_outcome, delivery, left, waiter)
+            return
+        if self.trouble is None:
+            self._notes.say(str(error))
+        if isinstance(error, Unroutable) and self._config.declare and error.queue in self._config.queues:
+            self._settlements.want_queue(error.queue)  # for the next one
+        waiter.fail(error)
 
-    async def _make_route(self, delivery: RabbitDelivery, messages: list[Message], waiter: Waiter[None],
-                          error: Unroutable) -> None:
-        """A document named a queue that is not there: declare it, or let the fallback take what it would have got."""
-        if self._config.declare:
+    def _hand_out(self, consumer: RabbitConsumer, event: Delivered, fault: str) -> None:
+        link, channel = consumer.link, consumer.channel
+        assert link is not None and channel is not None
+        body, unreadable = inflate(event)
+        copied = self._memory.recognise(consumer.queue, body, event.redelivered)
+        delivery = copied or RabbitDelivery(consumer.queue, event, body, fault or unreadable, link, channel, consumer)
+        if copied:
+            copied.link, copied.channel, copied.tag = link, channel, event.delivery_tag
+            copied.body, copied.consumer = body, consumer
+        self._held.add(delivery)
+        consumer.took(body)
+        if delivery.kept:
+            self._acknowledge(delivery)
+        elif not copied:
             try:
-                link = self._connected()
-                for name, fields in declare_queue(self._config, link.version, error.queue):
-                    await Inspector(link, self._config).ask(error.queue, name, **fields)
-            except (QueueError, BrokerError) as failure:
-                self._note(str(failure))
-                messages = self._reroute(messages, error)
-        else:
-            messages = self._reroute(messages, error)
-        self._publish_outcome(delivery, messages, waiter)
+                consumer.on_delivery(delivery)
+            except Exception as error:  # the others are not to suffer
+                self._reactor.report(error, f'in the consumer of {consumer.queue}')
 
-    def _reroute(self, messages: list[Message], error: Unroutable) -> list[Message]:
-        self._note(f'{error}; what was meant for it goes to {self._config.fallback or "nowhere"}')
-        if error.queue == self._config.fallback:
-            return [message for message in messages if message.queue != error.queue]
-        return [message if message.queue != error.queue else
-                Message(self._config.fallback, message.body, message.priority, message.due)
-                for message in messages if message.queue != error.queue or self._config.fallback]
+    def _kept(self, delivery: RabbitDelivery) -> None:
+        """The outcome of a delivery is confirmed: acknowledge it now, or when its copy comes."""
+        delivery.kept = True
+        if delivery.link is self._link:
+            self._acknowledge(delivery)
+        else:
+            delivery.body = b''  # it may be a while
+
+    def _given_up(self, delivery: RabbitDelivery) -> None:
+        """Nothing that it led to can be kept: with the next link it comes as new work."""
+        self._held.discard(delivery)
 
     def _acknowledge(self, delivery: RabbitDelivery) -> None:
-        """Now, or when the copy comes back."""
-        if delivery.link is self._link and self._link is not None:
+        try:
             delivery.channel.ack(delivery.tag)
-            self._link.touch()
-            self._gone(delivery)
+        except ChannelGone:
+            return  # the link is about to be lost; its copy will be acknowledged
+        delivery.link.touch()
+        self._gone(delivery)
+        if delivery.consumer is not None:
+            self._memory.acknowledged(delivery)
 
     def _gone(self, delivery: RabbitDelivery) -> None:
         self._held.discard(delivery)
         if delivery.consumer is not None:
             delivery.consumer.gave(delivery.body)
 
-    # deliveries
-
-    def _delivered(self, event: Delivered, fault: str = '') -> None:
-        consumer, link = self._by_channel.get(event.channel), self._link
-        if consumer is None or consumer.channel is None or link is None:
-            self._parker.delivered(event)
-            return
-        body, unreadable = inflate(event)
-        delivery = self._remembered(body)
-        copy = delivery is not None
-        if delivery is None:
-            delivery = RabbitDelivery(consumer.queue, event, body, fault or unreadable, consumer)
-        delivery.link, delivery.channel, delivery.tag = link, consumer.channel, event.delivery_tag
-        self._held.add(delivery)
-        consumer.took(body)
-        if delivery.kept:
-            self._acknowledge(delivery)
-        elif not copy:
-            consumer.on_delivery(delivery)
-
-    def _remembered(self, body: bytes) -> RabbitDelivery | None:
-        """The delivery whose copy this is, no longer stale."""
-        if not self._stale:
-            return None
-        key = sha256(body).digest()
-        line = self._stale.get(key)
-        if line is None:
-            return None
-        delivery = line.popleft()
-        if not line:
-            del self._stale[key]
-        return delivery
-
-    def _remember(self, delivery: RabbitDelivery) -> None:
-        while len(self._stale) >= MOST_STALE:
-            self._stale.pop(next(iter(self._stale)))
-        self._stale.setdefault(sha256(delivery.body).digest(), deque()).append(delivery)
-
-    def _forget(self, delivery: RabbitDelivery) -> None:
-        line = self._stale.get(sha256(delivery.body).digest(), deque())
-        if delivery in line:
-            line.remove(delivery)
-
     # the link
 
     async def _keep_connected(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            for address in self._config.addresses:
-                try:
-                    link = await self._connect(address)
-                except (MqliteError, OSError) as error:
-                    self._failed(error)
-                    continue
+        pause, failures = FIRST_PAUSE, 0
+        for address in itertools.cycle(self._config.addresses):
+            began = self._reactor.now()
+            try:
+                link = await self._connect(address)
+                failures = 0
+                reason = await link.ended
+                self._lose_link(reason)
+                self._change(f'the broker is gone: {reason}')
+            except Exception as error:
+                failures += 1
+                self._failed(error, failures >= len(self._config.addresses))
+                if not isinstance(error, (MqliteError, OSError)):
+                    self._reactor.report(error, 'in the connection to the broker')  # a mistake of ours
+            if self._reactor.now() - began > STEADY_SECONDS and not failures:
                 pause = FIRST_PAUSE
-                self._lost(await link.ended)
-                break
-            await sleep(self._reactor, pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            if failures % len(self._config.addresses) == 0:
+                await sleep(self._reactor, pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _connect(self, address: Address) -> Link:
-        error: MqliteError = BrokerError(f'{address}: no address')
+        """A link that serves. Each address of the host is tried."""
+        error: MqliteError = BrokerError(f'{address}: the host has no address')
         for target in await self._resolver.addresses(address.host):
             link = Link(self._reactor, address, self._on_event)
             try:
@@ -276,91 +275,102 @@ class RabbitStore:
                 error = failure
                 continue
             try:
-                await self._set_up(link)
-            except MqliteError as failure:
-                link.drop(str(failure))
-                self._lost(failure)
+                with timeout(self._reactor, SETUP_SECONDS, f'{address}: no answer within {SETUP_SECONDS:g} s'):
+                    await self._set_up(link)
+            except BaseException as failure:
+                reason = failure if isinstance(failure, MqliteError) else BrokerError(f'{address}: given up')
+                link.drop(str(reason))
+                self._lose_link(reason)
                 raise
             return link
         raise error
 
     async def _set_up(self, link: Link) -> None:
         """Declare, then publish, then consume: results need their queues before the first delivery comes."""
-        await self._declare(link)
+        await declare(link, self._config)
         channel = await link.channel()
         await link.request(channel, 'confirm.select')
-        self._link, self._lasting = link, {channel.number}
+        self._link, self._publishing, self._inspector = link, channel.number, Inspector(link, self._config)
         self._publisher.attach(link, channel)
-        unkept, self._unkept = self._unkept, []
-        for delivery, messages, waiter in unkept:
-            self._publish_outcome(delivery, messages, waiter)
-        await self._start_consumers(link, list(self._consumers))
-        self.trouble = None if not link.blocked else self.trouble
-        if self._last_note:
-            self._note(f'connected to {link.address} (RabbitMQ {link.version})')
+        self._settlements.attach(link)
+        for consumer in list(self._consumers):
+            await self._start(link, consumer)
+        self._look_at_trouble()
+        self._reactor.call_later(COPIES_SECONDS, self._expire, link)
+        if self._was_in_trouble:
+            self._change(f'connected to {link.address} (RabbitMQ {link.version})')
         if not self._first.done:
             self._first.set(None)
 
-    async def _declare(self, link: Link) -> None:
-        channel = await link.channel()
-        rows = declarations(self._config, link.version)
-        answers = [link.request(channel, name, **fields) for name, fields in rows]
-        for (name, fields), answer in zip(rows, answers):
-            try:
-                await answer
-            except BrokerError as error:
-                if link.ended.done:
-                    raise
-                subject = f'queue {fields["queue"]}' if 'queue' in fields else f'exchange {fields["exchange"]}'
-                raise BrokerRefused(explain(error.code, str(error), name, subject), error.code) from error
-        channel.close()
-        link.touch()
-
-    async def _start_consumers(self, link: Link, consumers: Sequence[RabbitConsumer]) -> None:
-        for consumer in consumers:
-            try:
-                await consumer.start(link)
-            except BrokerError as error:
-                raise BrokerRefused(explain(error.code, str(error), 'consuming', f'queue {consumer.queue}'),
-                                    error.code) from error
-            finally:
-                if consumer.channel is not None:
-                    self._by_channel[consumer.channel.number] = consumer
+    async def _start(self, link: Link, consumer: RabbitConsumer) -> None:
+        try:
+            await consumer.start(link, self._began)
             if consumer.queue == self._config.outbox:
                 await self._parker.start(link)
+        except BrokerError as error:
+            if link.ended.done:
+                raise
+            raise BrokerRefused(explain(error.code, str(error), 'consuming', f'queue {consumer.queue}'),
+                                error.code) from error
 
-    def _failed(self, error: Exception) -> None:
-        self.trouble = str(error)
-        self._note(f'the queues cannot be reached: {error}')
-        if not self._first.done:
+    async def _start_late(self, link: Link, consumer: RabbitConsumer) -> None:
+        try:
+            await self._start(link, consumer)
+        except MqliteError as error:
+            link.drop(str(error))
+
+    def _began(self, consumer: RabbitConsumer, channel: Channel) -> None:
+        self._by_channel[channel.number] = consumer
+
+    def _failed(self, error: Exception, everywhere: bool) -> None:
+        self._reason, self._was_in_trouble = str(error), True
+        self._look_at_trouble()
+        self._notes.say(f'the queues cannot be reached: {error}')
+        if everywhere and not self._first.done:
             self._first.set(error if isinstance(error, MqliteError) else QueueError(str(error)))
 
-    def _lost(self, reason: MqliteError) -> None:
+    def _lose_link(self, reason: MqliteError) -> None:
         """Nothing of this link counts any more; what was in hand is stale."""
-        self._link = None
-        self.trouble = str(reason)
-        if not self._closed:
-            self._note(f'the broker is gone: {reason}')
-        self._by_channel = {}
+        self._link = self._inspector = None
+        self._reason = str(reason)
+        self._look_at_trouble()
+        self._publishing = 0
+        self._by_channel.clear()
+        for consumer in self._consumers:
+            consumer.lose_link()
         held, self._held = self._held, set()
-        for delivery in held:
-            self._remember(delivery)
+        self._memory.lose_link(held)
         self._parker.stop()
-        self._publisher.detach(QueueError(str(reason)))
+        self._settlements.detach()
+        self._publisher.detach(QueueError(self._reason))
 
-    def _note(self, text: str) -> None:
-        """Say it once, not at every attempt."""
-        if text != self._last_note:
-            self._last_note = text
-            self._on_note(text)
+    def _expire(self, link: Link) -> None:
+        if link is self._link:
+            self._memory.expire()
 
-    def _stalled(self, stalled: bool) -> None:
-        if stalled:
-            self.trouble = 'the broker does not answer'
-            self._publisher.fail_impatient(QueueError(self.trouble))
+    # what is said about it
+
+    def _look_at_trouble(self) -> None:
+        link = self._link
+        if self._closed or link is None:
+            self.trouble = self._reason
+        elif link.blocked:
+            self.trouble = 'the broker takes no messages now'
         else:
-            self.trouble = None
-        self._note('the broker does not confirm messages' if stalled else 'the broker confirms messages again')
+            self.trouble = 'the broker does not answer' if self._publisher.stalled else None
+
+    def _change(self, text: str) -> None:
+        if not self._closed:
+            self._was_in_trouble = self.trouble is not None
+            self._notes.change(text)
+
+    def _stall_changed(self) -> None:
+        self._look_at_trouble()
+        if self._publisher.stalled:
+            self._change('the broker does not confirm messages; mail is refused for now')
+            self._publisher.fail_impatient(QueueError('the broker does not answer'))
+        else:
+            self._change('the broker confirms messages again')
 
     # what the broker says
 
@@ -369,51 +379,62 @@ class RabbitStore:
         if handler is not None:
             handler(self, event)
 
-    def _confirmed(self, event: Confirmed) -> None:
-        self._publisher.confirmed(event)
-
-    def _returned(self, event: Returned) -> None:
-        self._publisher.returned(event)
+    def _delivered(self, event: Delivered, fault: str = '') -> None:
+        consumer = self._by_channel.get(event.channel)
+        if consumer is not None:
+            consumer.arrived(event, fault)
+        elif not fault:
+            self._parker.delivered(event)
 
     def _too_large(self, event: TooLarge) -> None:
         if isinstance(event.message, Delivered):
             self._delivered(event.message, f'the message has {event.size} bytes, more than can be taken')
+        elif isinstance(event.message, Returned):
+            self._publisher.returned(event.message)
 
     def _blocked(self, event: Blocked) -> None:
-        self.trouble = f'the broker takes no messages now: {event.reason}'
-        self._note(self.trouble)
+        self._look_at_trouble()
+        self._change(f'the broker takes no messages now ({event.reason}); mail is refused until it does')
+        self._publisher.fail_waiting(QueueError('the broker takes no messages now'))
         self._reactor.call_later(BLOCKED_SECONDS, self._still_blocked)
 
     def _still_blocked(self) -> None:
         if self._link is not None and self._link.blocked:
-            self._publisher.fail_impatient(QueueError(self.trouble or 'the broker takes no messages'))
+            self._publisher.fail_impatient(QueueError('the broker takes no messages now'))
 
     def _unblocked(self, _event: Unblocked) -> None:
-        self.trouble = None
-        self._note('the broker takes messages again')
+        self._look_at_trouble()
+        self._change('the broker takes messages again')
+        self._publisher.resume()
 
     def _cancelled(self, event: Cancelled) -> None:
-        if self._link is not None:
-            consumer = self._by_channel.get(event.channel)
-            queue = consumer.queue if consumer is not None else event.consumer_tag
-            self._link.drop(f'the broker ended the consumer of queue {queue}: it was deleted, or its node went away')
+        consumer = self._by_channel.get(event.channel)
+        queue = event.consumer_tag if consumer is None else consumer.queue
+        if self._link is not None and not (consumer is not None and consumer.stopped):
+            self._link.drop(f'it ended the consumer of queue {queue}: the queue was deleted, or its node went away')
 
     def _channel_closed(self, event: ChannelClosed) -> None:
-        link = self._link
-        if link is None:
+        link, consumer, parker = self._link, self._by_channel.get(event.channel), self._parker.channel
+        if link is None or event.code == 200:
             return
-        if event.channel in self._lasting and event.code == 406 and 'size' in event.text:
-            self._publisher.too_large(event.text)
-        parker = self._parker.channel
-        if event.channel in self._lasting or event.channel in self._by_channel or (
-                parker is not None and parker.number == event.channel):
-            link.drop(f'the broker closed a channel: {event.text} (code {event.code})')
+        if event.channel == self._publishing:
+            action, subject = 'publishing', f'exchange {self._config.exchange or "(the default one)"}'
+            if event.code == 406 and 'message size' in event.text:
+                self._publisher.too_large(event.text)
+        elif consumer is not None:
+            action, subject = 'consuming', f'queue {consumer.queue}'
+        elif parker is not None and parker.number == event.channel:
+            action, subject = 'consuming', f'the waiting queues of {self._config.outbox}'
+        else:
+            return
+        link.drop(explain(event.code, event.text, action, subject) if event.code in (403, 404)
+                  else f'it closed the channel for {action}: {event.text} (code {event.code})')
 
 
 _HANDLERS: dict[type, Callable[[RabbitStore, Any], None]] = {
-    Confirmed:     RabbitStore._confirmed,
+    Confirmed:     lambda store, event: store._publisher.confirmed(event),
     Delivered:     RabbitStore._delivered,
-    Returned:      RabbitStore._returned,
+    Returned:      lambda store, event: store._publisher.returned(event),
     TooLarge:      RabbitStore._too_large,
     Blocked:       RabbitStore._blocked,
     Unblocked:     RabbitStore._unblocked,
@@ -422,8 +443,7 @@ _HANDLERS: dict[type, Callable[[RabbitStore, Any], None]] = {
 }
 
 
-def _finish(waiter: Waiter[None], error: MqliteError | None) -> None:
-    if error is None:
-        waiter.set()
-    else:
-        waiter.fail(error)
+def _answer_once(delivery: RabbitDelivery) -> None:
+    if delivery.answered:
+        raise KeyError(delivery.tag)
+    delivery.answered = True

@@ -7,13 +7,17 @@ the operator must decide; the texts here name the setting.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mqlite.amqp.methods import Properties
 from mqlite.amqp.uri import Address
+from mqlite.queues.contract import Message
 from mqlite.queues.parking import DELAYS, waiting_queue
 
+LONGEST_NAME = 255  # octets of a queue's name: an AMQP short string
+LARGEST_PRIORITY = 255
 _LAZY_UNTIL = (3, 12)  # from this version on classic queues are what lazy ones were
 _DELIVERY_LIMIT_FROM = (4, 0)  # quorum queues drop a message after 20 redeliveries unless told otherwise
 
@@ -111,6 +115,19 @@ def properties(config: RabbitConfig, priority: int, encoding: str | None = None,
     return Properties(content_type='application/json', content_encoding=encoding,
                       headers=headers, delivery_mode=2 if config.persistent else 1,
                       priority=min(priority, config.max_priority) if config.max_priority else None)
+
+
+def refusal(messages: Sequence[Message], largest: int) -> str:
+    """Why these can never be kept; '' when nothing speaks against it. `largest`: bytes of a body, 0 for no limit."""
+    for message in messages:
+        queue = message.queue
+        if not queue.isprintable() or len(queue.encode('utf-8')) > LONGEST_NAME:
+            return f'no queue can be called {queue[:LONGEST_NAME]!r}'
+        if not 0 <= message.priority <= LARGEST_PRIORITY:
+            return f'a priority must be from 0 to {LARGEST_PRIORITY}, not {message.priority}'
+        if 0 < largest < len(message.body):
+            return f'a message of {len(message.body)} bytes is too large for the broker, which takes {largest}'
+    return ''
 
 
 def explain(code: int, text: str, method: str, name: str) -> str:
