@@ -182,6 +182,7 @@ def test_random_messages_survive_the_wire() -> None:
     (b'\r\r\n', True), (b'\r\n\n', True), (b'a\rb\nc', True), (b'\r\n\r', True), (b'\0\x85\x0b\x0c', False)])
 def test_bare_line_ends(data: bytes, bare: bool) -> None:
     assert has_bare_line_ends(data) is bare
+    assert has_bare_line_ends(b'line\r\n' * 200_000 + data) is bare  # large ones are looked at in another way
 
 
 @pytest.mark.parametrize(('data', 'normal'), [
