@@ -64,6 +64,22 @@ def test_both_ends_know_each_other_and_bytes_pass(bench: ListenBench, address: s
     bench.run(main())
 
 
+@pytest.mark.parametrize('address', [HOST, '0.0.0.0'])
+def test_accepted_connections_send_at_once_and_know_their_end(bench: ListenBench, address: str) -> None:
+    """TCP_NODELAY is set on the listening socket only, and the kernel hands it on."""
+    listener = bench.listen(address)
+
+    async def main() -> None:
+        with contextlib.closing(await connect(bench.reactor, HOST, listener.port)):
+            await bench.settle()
+            [taken] = bench.accepted
+            with socket.socket(fileno=os.dup(taken.fileno())) as same:
+                assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert taken.local == same.getsockname() == (HOST, listener.port)
+
+    bench.run(main())
+
+
 def test_connecting_from_a_source_address(bench: ListenBench) -> None:
     listener = bench.listen()
 

@@ -39,12 +39,14 @@ class Listener:
         self._sock = _tcp_socket(address)
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _send_at_once(self._sock)  # accepted sockets inherit it
             self._sock.bind((address, port))
             self._sock.listen(BACKLOG)
         except OSError:
             self._sock.close()
             raise
         self.address, self.port = self._sock.getsockname()[:2]
+        self._local = None if self.address in ANY_ADDRESS else (self.address, self.port)
 
     def start(self) -> None:
         """Begin to accept. Until then clients wait in the kernel's backlog."""
@@ -68,8 +70,7 @@ class Listener:
                 self._pause(error)
                 return
             sock.setblocking(False)
-            _send_at_once(sock)
-            stream = Stream(self._reactor, sock, (peer[0], peer[1]))
+            stream = Stream(self._reactor, sock, (peer[0], peer[1]), self._local)
             try:
                 self._on_accept(stream)
             except BaseException:

@@ -50,7 +50,9 @@ class Stream:
     __slots__ = ('reactor', 'peer', 'received', 'sent', '_sock', '_fd', '_in', '_at', '_out', '_unsent', '_reader',
                  '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer', '_tls', '_refused')
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int],
+                 local: tuple[str, int] | None = None) -> None:
+        """`local`: our end, if the caller knows it; it saves a system call per connection."""
         self.reactor = reactor
         self.peer = peer  # (address, port)
         self.received = self.sent = 0  # bytes of the application, TLS records not counted
@@ -62,7 +64,7 @@ class Stream:
         self._reader: Waiter[None] | None = None
         self._writer: Waiter[None] | None = None
         self._events = 0
-        self._local: tuple[str, int] | None = None
+        self._local = local
         self._lost: MqliteError | None = None
         self._refused = False  # sending has failed: what is written from now on goes nowhere
         self._deadline: float | None = None
