@@ -38,14 +38,17 @@ VENV = ROOT / '.venv'
 RUN = ROOT / '.run'
 BENCH = ROOT / 'tests' / 'bench'
 
-# Exact versions, the newest that run under, and check for, every Python that mqlite supports: pytest 9 and mypy 1.20
-# no longer know 3.9.
+# Exact versions, the newest that run under, and check for, every Python that mqlite supports: pytest 9, mypy 1.20,
+# amqp 5.4 and aio-pika 9.6 no longer know 3.9.
 PINS = (
-    # package   version   group
-    ('shiv',    '1.0.8',  'build'),
-    ('pytest',  '8.4.2',  'test'),
-    ('mypy',    '1.19.1', 'test'),
-    ('ruff',    '0.17.5', 'test'),
+    # package    version   group
+    ('shiv',     '1.0.8',  'build'),
+    ('pytest',   '8.4.2',  'test'),
+    ('mypy',     '1.19.1', 'test'),
+    ('ruff',     '0.17.5', 'test'),
+    ('pika',     '1.4.4',  'test'),     # these three: programs that publish to a broker and read from it
+    ('amqp',     '5.3.1',  'test'),
+    ('aio-pika', '9.5.6',  'test'),
 )
 
 # What a command wants of the machine. Probe: a command, `module:NAME` of this Python, or the path of a file.

@@ -83,8 +83,8 @@ class Daemon:
     async def _serve(self) -> None:
         try:
             await self._store.open()
-        except QueueError:
-            pass  # the store has noted why and goes on trying; until then clients get 451
+        except QueueError as error:
+            self._log.warning(str(error))  # the store goes on trying; until then clients get 451
         self._engine.start()
         for listener in self._listeners:
             listener.start()

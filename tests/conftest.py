@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 
 import build
+from tests.support.accounts import Accounts
 from tests.support.broker import Broker
 from tests.support.daemon import Daemon
 from tests.support.peers import Certificate, SmtpSink, make_certificate
@@ -75,7 +76,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """A broker takes seconds to start: it does so while the tests that need none run."""
     items = [item for item in session.items if isinstance(item, pytest.Function)]
     if not session.config.option.collectonly and any('broker' in item.fixturenames for item in items):
-        _brokers.append(Broker().start())
+        _brokers.append(Broker(tls=True).start())
 
 
 def pytest_sessionfinish() -> None:
@@ -87,6 +88,18 @@ def pytest_sessionfinish() -> None:
 def broker() -> Broker:
     """A private RabbitMQ, shared by the tests of a session. Who breaks it mends it."""
     return _brokers[0].wait_ready()
+
+
+@pytest.fixture
+def start_accounts(start_daemon: Callable[..., Daemon], sink: CapturingSink,
+                   closing: contextlib.ExitStack) -> Callable[..., Accounts]:
+    """start_accounts(broker, url, setting=…): a daemon on a broker without queues, under load."""
+    def start(broker: Broker, url: str = '', **settings: object) -> Accounts:
+        broker.delete_queues()
+        accounts = Accounts(start_daemon, broker, sink, url, **settings)
+        closing.callback(accounts.end_load)
+        return accounts
+    return start
 
 
 @pytest.fixture(scope='session')

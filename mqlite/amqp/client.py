@@ -38,6 +38,7 @@ from mqlite.loop.timers import Timer
 from mqlite.loop.tls import TlsContext, TlsError, verified_context
 
 HANDSHAKE_SECONDS = 20.0  # from the connection to connection.open-ok; a broker that starts up may be slow
+_LEAST_BEAT = 0.01  # seconds between two looks at the heartbeats: rounding must not make us look for ever
 CLOSE_SECONDS = 2.0  # for the broker's close-ok
 
 #   code   a connection.close that will come again until somebody changes something, and what that is
@@ -237,7 +238,7 @@ class Link:
             if what == 'send':
                 self._machine.heartbeat()
                 self.touch()
-            self._heart = self._reactor.call_later(seconds, self._beat)
+            self._heart = self._reactor.call_later(max(seconds, _LEAST_BEAT), self._beat)
 
     # answers
 

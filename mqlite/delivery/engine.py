@@ -15,7 +15,7 @@ FAULT_SECONDS, what was accepted is settled even if its result cannot be written
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mqlite.delivery import report, retry, verdict
 from mqlite.delivery.attempt import Dialler
@@ -71,6 +71,7 @@ class Engine:
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
             result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
+            result = _marked(result, delivery)
             self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues), result)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
@@ -85,6 +86,7 @@ class Engine:
 
     def _on_result(self, job: Job, result: Result) -> None:
         now, config = self._clock.time(), self._config
+        result = _marked(result, job.delivery)
         try:
             due = retry.next_attempt(job.document, result, config.retry, now)
             if due is None:
@@ -119,6 +121,11 @@ class Engine:
 
     def _on_return(self, job: Job) -> None:
         self._store.release(job.delivery)
+
+
+def _marked(result: Result, delivery: Delivery) -> Result:
+    """The result; it says so when the message was taken before by somebody who did not settle it."""
+    return replace(result, redelivered=True) if delivery.lost else result
 
 
 def _read(delivery: Delivery) -> Document:

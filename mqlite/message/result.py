@@ -40,6 +40,7 @@ class Result:
     description: str = ''
     dsn: bool | None = None  # on success: the peer has the DSN extension
     connected: Connected | None = None
+    redelivered: bool = False  # the message was in somebody's hands before, who may have sent it
 
     def fields(self, now: float) -> dict[str, Any]:
         """The entry in `results`; `now`: seconds since 1970."""
@@ -59,4 +60,6 @@ class Result:
             entry['dsn'] = self.dsn
         if self.description:
             entry['description'] = self.description
+        if self.redelivered:
+            entry['redelivered'] = True
         return entry

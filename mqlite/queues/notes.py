@@ -20,12 +20,15 @@ class Notes:
 
     def say(self, text: str) -> None:
         """Unless it was said lately."""
-        now = self._reactor.now()
-        if now - self._said.get(text, -AGAIN_SECONDS) >= AGAIN_SECONDS:
-            if len(self._said) >= _MOST:
-                self._said.clear()
-            self._said[text] = now
+        if self._reactor.now() - self._said.get(text, -AGAIN_SECONDS) >= AGAIN_SECONDS:
+            self.spoken(text)
             self._on_note(text)
+
+    def spoken(self, text: str) -> None:
+        """Somebody else says it."""
+        if len(self._said) >= _MOST:
+            self._said.clear()
+        self._said[text] = self._reactor.now()
 
     def change(self, text: str) -> None:
         """Something is different now: everything may be said again."""

@@ -39,6 +39,7 @@ from mqlite.errors import MqliteError, PermanentError
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Cancelled as TaskCancelled
 from mqlite.loop.task import Task, Timeout, Waiter, sleep, timeout
+from mqlite.loop.timers import Timer
 from mqlite.queues.consumer import RabbitConsumer, RabbitDelivery, inflate
 from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
 from mqlite.queues.declare import declare
@@ -52,7 +53,7 @@ from mqlite.queues.topology import RabbitConfig, explain, refusal
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to connect
 STEADY_SECONDS = 10.0  # a link that lived so long was a good one: the pause begins anew
-SETUP_SECONDS = 60.0  # for the broker's answers to all declarations; quorum queues take their time
+SETUP_SECONDS = 30.0  # for the broker's answers to all declarations; quorum queues take their time
 BLOCKED_SECONDS = 1.0  # after connection.blocked, for confirms of what the broker had taken before
 CLOSE_SECONDS = 10.0  # for what is not confirmed yet when we stop
 COPIES_SECONDS = 300.0  # after a link is up: copies of what was in hand on the last one have come by then
@@ -76,6 +77,7 @@ class RabbitStore:
         self._settlements = Settlements(reactor, config, self._publisher, self._kept, self._given_up, self._notes.say)
         self._parker = Parker(reactor, config.outbox, self._publisher)
         self._memory = Memory()
+        self._expiry: Timer | None = None  # of the memory
         self._consumers: list[RabbitConsumer] = []
         self._by_channel: dict[int, RabbitConsumer] = {}
         self._publishing = 0  # number of the channel
@@ -98,12 +100,9 @@ class RabbitStore:
         self._closed, self._reason = True, 'the queue is closed'
         self._look_at_trouble()
         self._parker.pause()
-        try:
-            with timeout(self._reactor, CLOSE_SECONDS):
-                while self._link is not None and (self._settlements or self._publisher.busy):
-                    await sleep(self._reactor, _POLL_SECONDS)
-        except Timeout:
-            pass
+        with contextlib.suppress(Timeout), timeout(self._reactor, CLOSE_SECONDS):
+            while self._link is not None and (self._settlements or self._publisher.busy):
+                await sleep(self._reactor, _POLL_SECONDS)
         if self._settlements:
             self._notes.say(f'{len(self._settlements)} results are not confirmed: their messages may be sent again')
         if self._keeper is not None:
@@ -296,7 +295,7 @@ class RabbitStore:
         for consumer in list(self._consumers):
             await self._start(link, consumer)
         self._look_at_trouble()
-        self._reactor.call_later(COPIES_SECONDS, self._expire, link)
+        self._expiry = self._reactor.call_later(COPIES_SECONDS, self._memory.expire)
         if self._was_in_trouble:
             self._change(f'connected to {link.address} (RabbitMQ {link.version})')
         if not self._first.done:
@@ -325,8 +324,10 @@ class RabbitStore:
     def _failed(self, error: Exception, everywhere: bool) -> None:
         self._reason, self._was_in_trouble = str(error), True
         self._look_at_trouble()
-        self._notes.say(f'the queues cannot be reached: {error}')
-        if everywhere and not self._first.done:
+        if self._first.done:
+            self._notes.say(str(error))
+        elif everywhere:
+            self._notes.spoken(str(error))  # by whoever has called `open`
             self._first.set(error if isinstance(error, MqliteError) else QueueError(str(error)))
 
     def _lose_link(self, reason: MqliteError) -> None:
@@ -340,13 +341,11 @@ class RabbitStore:
             consumer.lose_link()
         held, self._held = self._held, set()
         self._memory.lose_link(held)
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._parker.stop()
         self._settlements.detach()
         self._publisher.detach(QueueError(self._reason))
-
-    def _expire(self, link: Link) -> None:
-        if link is self._link:
-            self._memory.expire()
 
     # what is said about it
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Callable
 
-from mqlite.loop.clock import VirtualClock
-from tests.support.peers import Certificate
+from mqlite.loop.clock import Ready, VirtualClock
 from tests.support.process import HOST, Process, find_program, free_port, wait_until
 
 COOKIE = 'mqlite-tests'
@@ -31,14 +32,15 @@ log.console = false
 log.file.level = warning
 disk_free_limit.absolute = 100MB
 vm_memory_high_watermark.absolute = 1GB
+heartbeat = 0
 max_message_size = {max_message_size}
 collect_statistics_interval = 60000
 """
 TLS_CONFIG = """\
 listeners.ssl.1 = {host}:{tls_port}
-ssl_options.cacertfile = {certificate}
-ssl_options.certfile = {certificate}
-ssl_options.keyfile = {key}
+ssl_options.cacertfile = {folder}/ca.crt
+ssl_options.certfile = {folder}/server.crt
+ssl_options.keyfile = {folder}/server.key
 ssl_options.verify = verify_peer
 ssl_options.fail_if_no_peer_cert = false
 ssl_cert_login_from = common_name
@@ -51,7 +53,8 @@ auth_mechanisms.3 = EXTERNAL
 class Broker:
     """One node. `start` returns at once; whoever needs it calls `wait_ready`."""
 
-    def __init__(self, tls: Certificate | None = None, epmd_port: int = 0) -> None:
+    def __init__(self, tls: bool = False, epmd_port: int = 0) -> None:
+        """`tls`: also listen for TLS, with a certificate of the folder's ca.crt; client.crt there logs in as guest."""
         self.folder = Path(tempfile.mkdtemp(prefix='mqlite-broker-'))
         self.port, self.tls_port, self.dist_port = free_port(), free_port(), free_port()
         self.epmd_port = epmd_port or free_port()
@@ -88,8 +91,9 @@ class Broker:
 
     def evaluate(self, expressions: str) -> str:
         """What Erlang expressions give on the node. AssertionError when they fail."""
-        done = subprocess.run([find_erl_call(), '-address', f'{HOST}:{self.dist_port}', '-c', COOKIE, '-e'],
-                              input=expressions.encode() + b'\n', capture_output=True, timeout=60, env=self._environment())
+        command = [find_erl_call(), '-address', f'{HOST}:{self.dist_port}', '-c', COOKIE, '-e']
+        done = subprocess.run(command, input=expressions.encode() + b'\n', capture_output=True, timeout=60,
+                              env=self._environment())
         output = done.stdout.decode()
         assert done.returncode == 0 and output.startswith('{ok, '), (expressions, output, done.stderr.decode())
         return output[5:-1]
@@ -167,6 +171,7 @@ class Broker:
 
     def delete_queues(self) -> None:
         self.evaluate('[rabbit_amqqueue:delete(Q, false, false, <<"tests">>) || Q <- rabbit_amqqueue:list()].')
+        wait_until(lambda: self.evaluate('length(rabbit_amqqueue:list()).') == '0', 'the queues to be gone')
 
     def connections(self) -> int:
         return int(self.evaluate('length(rabbit_networking:connections()).'))
@@ -194,8 +199,8 @@ class Broker:
         cookie.chmod(0o400)
         text = CONFIG.format(host=HOST, port=self.port, max_message_size=MAX_MESSAGE_SIZE)
         if self._tls:
-            text += TLS_CONFIG.format(host=HOST, tls_port=self.tls_port, certificate=self._tls.certificate,
-                                      key=self._tls.key)
+            make_authority(self.folder, {'server': HOST, 'client': 'guest'})
+            text += TLS_CONFIG.format(host=HOST, tls_port=self.tls_port, folder=self.folder)
         (self.folder / 'rabbitmq.conf').write_text(text)
         (self.folder / 'plugins').write_text('[rabbitmq_auth_mechanism_ssl].\n' if self._tls else '[].\n')
 
@@ -216,11 +221,28 @@ class BrokerClock(VirtualClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.expects = lambda: False
+        self.expects: Callable[[], bool] = lambda: False
 
-    def wait(self, selector, seconds, busy):     # type: ignore[no-untyped-def]
+    def wait(self, selector: selectors.BaseSelector, seconds: float | None, busy: bool) -> Ready:
         return super().wait(selector, seconds, busy or self.expects())
 
 
 def find_erl_call() -> str:
     return shutil.which('erl_call') or str(next(Path('/usr/lib/erlang').glob('erts-*/bin/erl_call')))
+
+
+def make_authority(folder: Path, names: dict[str, str]) -> None:
+    """ca.crt, and for each name of a file a certificate for a common name, signed by it."""
+    key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
+
+    def openssl(*words: object) -> None:
+        subprocess.run([find_program('openssl'), *map(str, words)], check=True, capture_output=True)
+
+    openssl('req', '-x509', *key, '-subj', '/CN=test CA', '-keyout', folder / 'ca.key', '-out', folder / 'ca.crt')
+    for name, common_name in names.items():
+        extensions = folder / f'{name}.ext'
+        extensions.write_text(f'subjectAltName=IP:{HOST},DNS:localhost\n')
+        openssl('req', *key, '-subj', f'/CN={common_name}', '-keyout', folder / f'{name}.key', '-out',
+                folder / f'{name}.csr')
+        openssl('x509', '-req', '-in', folder / f'{name}.csr', '-CA', folder / 'ca.crt', '-CAkey', folder / 'ca.key',
+                '-CAcreateserial', '-days', 2, '-extfile', extensions, '-out', folder / f'{name}.crt')

@@ -1,0 +1,415 @@
+"""The publisher and the consumer on a link that is not there: real state machines, and the test is the broker."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mqlite.amqp.channel import Channel
+from mqlite.amqp.events import Confirmed, Delivered, Returned
+from mqlite.amqp.methods import NO_PROPERTIES
+from mqlite.errors import MqliteError
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.task import Waiter, sleep
+from mqlite.queues.consumer import FIRST_WINDOW, RabbitConsumer
+from mqlite.queues.contract import Message, QueueError
+from mqlite.queues.publisher import STALL_SECONDS, Group, Publisher, TooLargeForBroker, Unroutable
+from tests.support.amqp import confirming, method, methods, with_channel
+from tests.support.loop import LoopBench
+from tests.support.rabbit import CONFIG
+
+
+class FakeLink:
+    """What the publisher and the consumer see of a link. `writes`: the methods that left in each write."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self.reactor = reactor
+        self.connection, self.made = confirming()
+        self.blocked = False
+        self.writes: list[list[tuple[str, dict[str, Any]]]] = []
+        self.touched = 0
+
+    def flush(self) -> None:
+        data = self.connection.data_to_send()
+        if data:
+            self.writes.append(methods(data))
+
+    def touch(self) -> None:
+        self.touched += 1
+
+    async def channel(self) -> Channel:
+        self.connection, self.made = with_channel()
+        return self.made
+
+    def request(self, channel: Channel, name: str, **fields: Any) -> Any:
+        channel.request(name, **fields)
+        answer: Waiter[None] = Waiter(self.reactor)
+        answer.set()
+        return answer
+
+    @property
+    def sent(self) -> list[str]:
+        """Routing keys of all publishes, in order."""
+        return [fields['routing_key'] for write in self.writes for name, fields in write if name == 'basic.publish']
+
+
+class Bench(LoopBench):
+    """A publisher, and what became of each group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stalls: list[bool] = []
+        self.publisher = Publisher(self.reactor, replace(CONFIG, throttle=5, max_priority=0), self._stall)
+        self.outcomes: dict[str, list[MqliteError | None]] = {}
+        self.groups: dict[str, Group] = {}
+        self.link = FakeLink(self.reactor)
+
+    def _stall(self) -> None:
+        self.stalls.append(self.publisher.stalled)
+
+    def attach(self) -> FakeLink:
+        self.link = FakeLink(self.reactor)
+        self.publisher.attach(self.link, self.link.made)    # type: ignore[arg-type]
+        return self.link
+
+    def publish(self, name: str, *messages: Message, patient: bool = False) -> None:
+        self.outcomes[name] = []
+        self.groups[name] = Group(messages or [Message(name, name.encode())], patient, self.outcomes[name].append)
+        self.publisher.publish(self.groups[name])
+
+    def confirm(self, first: int, last: int = 0, ok: bool = True) -> None:
+        self.publisher.confirmed(Confirmed(1, first, last or first, ok))
+
+    def give_back(self, queue: str, body: bytes) -> None:
+        self.publisher.returned(Returned(1, 312, 'NO_ROUTE', '', queue, NO_PROPERTIES, body))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with contextlib.closing(Bench()) as made:
+        yield made
+
+
+def test_all_publishes_of_a_turn_leave_in_one_write_and_confirms_settle_ranges(bench: Bench) -> None:
+    async def main() -> None:
+        link = bench.attach()
+        for name in 'abcd':
+            bench.publish(name)
+        await bench.settle()
+        assert len(link.writes) == 1 and link.sent == list('abcd')
+        bench.confirm(1, 3)
+        assert bench.outcomes == {'a': [None], 'b': [None], 'c': [None], 'd': []}
+
+    bench.run(main())
+
+
+def test_no_more_on_the_wire_than_the_throttle_allows(bench: Bench) -> None:
+    async def main() -> None:
+        link = bench.attach()
+        for number in range(12):
+            bench.publish(str(number))
+        await bench.settle()
+        assert link.sent == list('01234')
+        bench.confirm(1, 2)
+        await bench.settle()
+        assert link.sent == list('0123456')
+        bench.confirm(3, 7)
+        await bench.settle()
+        assert len(link.sent) == 12
+
+    bench.run(main())
+
+
+def test_a_group_has_its_outcome_when_all_its_messages_have(bench: Bench) -> None:
+    async def main() -> None:
+        bench.attach()
+        a, b, c = (Message(queue, queue.encode()) for queue in 'abc')
+        bench.publish('group', a, b, c)
+        await bench.settle()
+        bench.confirm(2, ok=False)
+        assert bench.outcomes['group'] == []        # a and c may be kept still: they must not be published again
+        bench.confirm(3)
+        bench.confirm(1)
+        [error] = bench.outcomes['group']
+        assert isinstance(error, QueueError) and 'refused a message for queue b' in str(error)
+        assert bench.groups['group'].left == [b]
+
+    bench.run(main())
+
+
+def test_a_returned_message_is_known_by_its_body(bench: Bench) -> None:
+    """The queue was deleted, or made, between two publishes with the same routing key."""
+    async def main() -> None:
+        bench.attach()
+        bench.publish('kept', Message('q', b'kept'))
+        bench.publish('returned', Message('q', b'returned'))
+        bench.publish('again', Message('q', b'kept'))
+        await bench.settle()
+        bench.give_back('q', b'returned')
+        bench.confirm(1, 3)
+        assert bench.outcomes['kept'] == bench.outcomes['again'] == [None]
+        [error] = bench.outcomes['returned']
+        assert isinstance(error, Unroutable) and error.queue == 'q'
+
+    bench.run(main())
+
+
+def test_when_the_link_is_lost_everything_without_a_confirm_fails_once(bench: Bench) -> None:
+    async def main() -> None:
+        bench.attach()
+        bench.publish('group', *(Message('q', b'%d' % number) for number in range(7)))
+        bench.publish('waiting')
+        await bench.settle()
+        bench.confirm(1, 2)
+        bench.publisher.detach(QueueError('gone'))
+        assert [str(error) for outcomes in bench.outcomes.values() for error in outcomes] == ['gone', 'gone']
+        assert [message.body for message in bench.groups['group'].left] == [b'2', b'3', b'4', b'5', b'6']
+        assert not bench.publisher.busy
+        bench.confirm(3, 5)                         # of the link that is gone
+        bench.attach()
+        await bench.settle()
+        assert bench.link.sent == []
+
+    bench.run(main())
+
+
+def test_while_the_broker_blocks_nothing_is_written(bench: Bench) -> None:
+    async def main() -> None:
+        link = bench.attach()
+        bench.publish('wire')
+        await bench.settle()
+        link.blocked = True
+        bench.publish('client')
+        bench.publish('patient', patient=True)
+        await bench.settle()
+        bench.publisher.fail_waiting(QueueError('blocked'))
+        assert (bench.outcomes['wire'], len(bench.outcomes['client']), bench.outcomes['patient']) == ([], 1, [])
+        await sleep(bench.reactor, 5 * STALL_SECONDS)
+        assert link.sent == ['wire'] and bench.stalls == []
+        link.blocked = False
+        bench.publisher.resume()
+        await bench.settle()
+        assert link.sent == ['wire', 'patient']
+
+    bench.run(main())
+
+
+def test_a_broker_that_confirms_nothing_stalls(bench: Bench) -> None:
+    async def main() -> None:
+        bench.attach()
+        bench.publish('client')
+        bench.publish('patient', patient=True)
+        await sleep(bench.reactor, STALL_SECONDS * 0.9)
+        assert bench.stalls == []
+        await sleep(bench.reactor, STALL_SECONDS * 0.4)
+        assert bench.stalls == [True]
+        bench.publisher.fail_impatient(QueueError('stalled'))
+        assert len(bench.outcomes['client']) == 1 and bench.outcomes['patient'] == []
+        bench.confirm(1, 2)
+        assert bench.stalls == [True, False]
+        assert len(bench.outcomes['client']) == 1 and bench.outcomes['patient'] == [None]
+
+    bench.run(main())
+
+
+def test_a_broker_that_is_slow_but_confirms_does_not_stall(bench: Bench) -> None:
+    async def main() -> None:
+        bench.attach()
+        for number in range(5):
+            bench.publish(str(number))
+        for tag in range(1, 6):
+            await sleep(bench.reactor, STALL_SECONDS * 0.8)
+            bench.confirm(tag)
+        assert bench.stalls == []
+
+    bench.run(main())
+
+
+@pytest.mark.parametrize(('text', 'limit'), [
+    ('PRECONDITION_FAILED - message size 300 is larger than configured max size 128', 128),
+    ('PRECONDITION_FAILED - message size is too much', 299),
+])
+def test_what_is_too_large_is_known_from_then_on(bench: Bench, text: str, limit: int) -> None:
+    async def main() -> None:
+        bench.attach()
+        bench.publish('small')
+        bench.publish('large', Message('q', b'x' * 300))
+        await bench.settle()
+        bench.publisher.too_large(text)
+        [error] = bench.outcomes['large']
+        assert isinstance(error, TooLargeForBroker) and bench.publisher.limit == limit
+        bench.publisher.detach(QueueError('gone'))
+        bench.attach()
+        bench.publish('again', Message('q', b'x' * 300))
+        await bench.settle()
+        assert isinstance(bench.outcomes['again'][0], TooLargeForBroker) and bench.link.sent == []
+        bench.publisher.detach(QueueError('gone'))          # for another reason: the limit may be another one now
+        bench.attach()
+        bench.publish('perhaps', Message('q', b'x' * 300))
+        await bench.settle()
+        assert bench.link.sent == ['q']
+
+    bench.run(main())
+
+
+def test_what_is_not_due_goes_to_a_waiting_queue(bench: Bench) -> None:
+    async def main() -> None:
+        link = bench.attach()
+        now = bench.reactor.clock.time()
+        bench.publish('late', Message('q', b'', due=now + 100))
+        bench.publish('due', Message('q', b'', due=now - 1))
+        bench.publish('result', Message('results', b'', due=now + 100))     # only the outbox has waiting queues
+        await bench.settle()
+        assert link.sent == ['q.wait.60', 'q', 'results']
+
+    bench.run(main())
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_every_group_has_exactly_one_outcome_and_what_is_left_is_what_is_not_confirmed(bench: Bench,
+                                                                                      seed: int) -> None:
+    dice = random.Random(seed)
+    confirmed: set[bytes] = set()
+
+    async def main() -> None:
+        wire: dict[int, bytes] = {}
+        link, seen = bench.attach(), 0
+
+        def look() -> None:
+            nonlocal seen
+            for key in link.sent[seen:]:
+                seen += 1
+                wire[seen] = key.encode()
+
+        for step in range(150):
+            choice = dice.random()
+            look()
+            if choice < 0.4:
+                names = [f'{step}-{number}' for number in range(dice.randint(1, 4))]
+                bench.publish(str(step), *(Message(name, name.encode()) for name in names),
+                              patient=dice.random() < 0.5)
+                await bench.settle()
+            elif choice < 0.9 and wire:
+                tag, ok = dice.choice(list(wire)), dice.random() < 0.8
+                body = wire.pop(tag)
+                if ok and dice.random() < 0.2:
+                    bench.give_back(body.decode(), body)
+                elif ok:
+                    confirmed.add(body)
+                bench.confirm(tag, ok=ok)
+                await bench.settle()
+            elif choice < 0.95:
+                bench.publisher.fail_impatient(QueueError('stalled'))
+            else:
+                bench.publisher.detach(QueueError('gone'))
+                wire.clear()
+                link, seen = bench.attach(), 0
+        bench.publisher.detach(QueueError('the end'))
+
+    bench.run(main())
+    assert all(len(outcomes) == 1 for outcomes in bench.outcomes.values())
+    for name, group in bench.groups.items():
+        assert not {message.body for message in group.left} & confirmed
+        assert (bench.outcomes[name] == [None]) == (not group.left and group.error is None) or not group.patient
+
+
+# the consumer
+
+class Consuming:
+    """A consumer with a broker that keeps count of its window."""
+
+    def __init__(self, bench: Bench, prefetch: int, prefetch_bytes: int) -> None:
+        self.link = FakeLink(bench.reactor)
+        self.taken: list[bytes] = []
+        self.consumer = RabbitConsumer(bench.reactor, 'q', prefetch, prefetch_bytes, print, self._hand_out,
+                                       lambda _consumer: None)
+        self.tag = 0
+
+    def _hand_out(self, consumer: RabbitConsumer, event: Delivered, _fault: str) -> None:
+        consumer.took(event.body)
+        self.taken.append(event.body)
+
+    def deliver(self, body: bytes) -> None:
+        self.tag += 1
+        self.consumer.arrived(Delivered(1, 'mqlite-1', self.tag, False, '', 'q', NO_PROPERTIES, body), '')
+
+    def said(self) -> list[tuple[str, Any]]:
+        """What was asked of the broker since the last call: each with its telling field."""
+        telling = {'basic.qos': 'prefetch_count', 'basic.consume': 'consumer_tag', 'basic.cancel': 'consumer_tag',
+                   'basic.nack': 'delivery_tag'}
+        return [(name, fields[telling[name]]) for name, fields in methods(self.link.connection.data_to_send())]
+
+
+def test_the_window_opens_while_messages_are_small_and_closes_when_they_are_not(bench: Bench) -> None:
+    consuming = Consuming(bench, 1000, 100_000)
+
+    async def main() -> None:
+        await consuming.consumer.start(consuming.link, lambda *_: None)     # type: ignore[arg-type]
+        assert consuming.said() == [('basic.qos', FIRST_WINDOW), ('basic.consume', 'mqlite-1')]
+        for _ in range(2 * FIRST_WINDOW):
+            consuming.deliver(b'x' * 100)
+            consuming.consumer.gave(b'x' * 100)
+        await bench.settle()
+        assert consuming.said() == [('basic.qos', 64), ('basic.consume', 'mqlite-2'), ('basic.cancel', 'mqlite-1')]
+        consuming.taken.clear()
+        for _ in range(12):
+            consuming.deliver(b'x' * 10_000)
+        assert consuming.said() == [('basic.cancel', 'mqlite-2')]       # ten in hand, two in line
+        assert len(consuming.taken) == 10
+        for _ in range(10):
+            consuming.deliver(b'x' * 10_000)
+        assert consuming.said() == [('basic.nack', consuming.tag)]      # line and hands are full
+        for count in (3, 5):
+            for _ in range(count):
+                consuming.consumer.gave(b'x' * 10_000)
+            await bench.settle()
+        assert len(consuming.taken) == 18 and consuming.said() == []
+        for _ in range(14):
+            consuming.consumer.gave(b'x' * 10_000)
+        await bench.settle()
+        assert consuming.said() == [('basic.qos', 16), ('basic.consume', 'mqlite-3')]
+
+    bench.run(main())
+
+
+def test_a_consumer_that_was_stopped_does_not_begin_again(bench: Bench) -> None:
+    consuming = Consuming(bench, 10, 10_000)
+
+    async def main() -> None:
+        await consuming.consumer.start(consuming.link, lambda *_: None)     # type: ignore[arg-type]
+        for _ in range(12):
+            consuming.deliver(b'x' * 90)
+        consuming.said()
+        consuming.consumer.stop()
+        consuming.consumer.stop()
+        assert consuming.said() == [('basic.cancel', 'mqlite-1'), ('basic.nack', 11), ('basic.nack', 12)]
+        consuming.deliver(b'on its way')
+        assert consuming.said() == [('basic.nack', 13)]
+        for _ in range(10):
+            consuming.consumer.gave(b'x' * 90)
+        await bench.settle()
+        assert consuming.said() == [] and len(consuming.taken) == 10
+
+    bench.run(main())
+
+
+def test_nothing_breaks_on_a_channel_that_the_broker_has_closed(bench: Bench) -> None:
+    consuming = Consuming(bench, 10, 1000)
+
+    async def main() -> None:
+        await consuming.consumer.start(consuming.link, lambda *_: None)     # type: ignore[arg-type]
+        consuming.link.connection.receive(method(1, 'channel.close', reply_code=406, reply_text='no', class_id=0,
+                                                 method_id=0))
+        for _ in range(20):
+            consuming.deliver(b'x' * 100)
+        for _ in range(10):
+            consuming.consumer.gave(b'x' * 100)
+        await bench.settle()
+        consuming.consumer.stop()
+
+    bench.run(main())
