@@ -54,6 +54,7 @@ PROGRAMS = (
     ('module:ensurepip',        'python3-venv',    'build', 'the private virtual environment'),
     ('curl',                    'curl',            'test',  'an SMTP client'),
     ('dnsmasq',                 'dnsmasq-base',    'test',  'a name server'),
+    ('g++',                     'g++',             'test',  'the header of the C plugins, in C++'),
     ('gcc',                     'gcc',             'test',  'the C plugins'),
     ('/usr/include/stdio.h',    'libc6-dev',       'test',  'the C plugins'),
     ('openssl',                 'openssl',         'test',  'an SMTP client over TLS, certificates'),
