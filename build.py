@@ -58,6 +58,7 @@ PROGRAMS = (
     ('gcc',                     'gcc',             'test',  'the C plugins'),
     ('/usr/include/stdio.h',    'libc6-dev',       'test',  'the C plugins'),
     ('openssl',                 'openssl',         'test',  'an SMTP client over TLS, certificates'),
+    ('readelf',                 'binutils',        'test',  'a second opinion on the shim of the C plugins'),
     ('rabbitmq-server',         'rabbitmq-server', 'test',  'a broker'),
     ('smtp-sink',               'postfix',         'test',  'SMTP under load: smtp-source, smtp-sink'),
     ('swaks',                   'swaks',           'test',  'an SMTP client'),
