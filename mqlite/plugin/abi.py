@@ -140,6 +140,8 @@ CALLBACKS = (
 ON_IO = ('void', 'watcher', 'int', 'int', 'data')
 ON_TIMER = ('void', 'data')
 
+# Spelled the same in both generations; ours says nothing of a generation either.
+BOTH = ('MQ_ev', 'MQ_log', 'MQ_reject')
 EXPORTED = tuple(name for row in FUNCTIONS for name in row.names)
 
 
