@@ -1,0 +1,1 @@
+"""Plugins: shared objects, and Python files, that take part in every step."""
