@@ -41,7 +41,8 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, lambda *_: (print(name + ' stops', flush=True), sys.exit(status)))
     listener = socket.create_server(('127.0.0.1', int(port)))
     while True:
-        listener.accept()[0].close()
+        with listener.accept()[0] as client:
+            client.sendall(b'220 stand-in\r\n')
 '''
 
 
@@ -176,6 +177,7 @@ def test_usage(argv: list[str], status: int, says: str, capsys: pytest.CaptureFi
 def running(tree: Path) -> Iterator[Process]:
     """`build.py run` in the tree, on free ports, with the packages that are there already."""
     program = (f'import sys, pathlib, build; build.VENV = pathlib.Path({str(sys.prefix)!r}); '
+               f'build.prepare = lambda *groups: None; '
                f'build.SMTP_PORT, build.SINK_PORT = {free_port()}, {free_port()}; sys.exit(build.main(["run"]))')
     run = Process([sys.executable, '-c', program], tree)
     try:

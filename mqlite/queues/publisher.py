@@ -20,6 +20,7 @@ from typing import Callable
 
 from mqlite.amqp.channel import OPEN, Channel
 from mqlite.amqp.client import Link
+from mqlite.amqp.codec import Unencodable
 from mqlite.amqp.events import Confirmed, Returned
 from mqlite.errors import MqliteError, PermanentError
 from mqlite.loop.reactor import Reactor
@@ -244,8 +245,12 @@ class Publisher:
         if 0 < self.limit < len(body):
             group.answered(message, TooLargeForBroker(len(body), self.limit))
             return
-        tag = channel.publish(exchange, queue, body, properties(config, message.priority, encoding, headers), True)
-        self._sent[tag] = Sent(group, message, queue, body)
+        try:
+            tag = channel.publish(exchange, queue, body, properties(config, message.priority, encoding, headers), True)
+        except Unencodable as error:
+            group.answered(message, error)
+        else:
+            self._sent[tag] = Sent(group, message, queue, body)
 
     def _encode(self, message: Message) -> tuple[bytes, str | None]:
         """The body as it is sent, and its content-encoding."""

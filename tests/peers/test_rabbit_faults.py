@@ -208,6 +208,7 @@ def test_thousands_of_reconnects_leave_nothing_behind(broker: Broker, monkeypatc
             link = store._link
             assert link is not None
             link.drop('test')
+            stores.notes.clear()
             while store._link is link or store.trouble is not None:
                 await sleep(stores.reactor, 0.001)
             if number == 100:
