@@ -42,7 +42,7 @@ def main(argv=None):
     listener = socket.create_server(('127.0.0.1', int(port)))
     while True:
         with listener.accept()[0] as client:
-            client.sendall(b'220 stand-in\r\n')
+            client.sendall(b'220')
 '''
 
 
