@@ -161,9 +161,12 @@ class Link:
     async def _read(self, stream: Stream) -> None:
         try:
             while not self.ended.done:
-                await stream.wait_bytes()
-                self._heard = self._reactor.turn_time
-                self._handle(self._machine.receive(stream.take()))
+                data = stream.take()  # first: the broker may have answered before this task began
+                if data:
+                    self._heard = self._reactor.turn_time
+                    self._handle(self._machine.receive(data))
+                else:
+                    await stream.wait_bytes()
         except (ConnectionLost, TlsError) as error:
             self._handle(self._machine.eof())
             self._end(BrokerError(f'{self.address}: {error}'))

@@ -154,8 +154,9 @@ class Broker:
 
     def set_policy(self, name: str, pattern: str, definition: str) -> None:
         text = definition.replace('"', '\\"')
-        self.evaluate(f'rabbit_policy:parse_set(<<"/">>, <<"{name}">>, <<"{pattern}">>, "{text}", "0", <<"all">>, '
-                      f'<<"tests">>).')
+        answer = self.evaluate(f'rabbit_policy:parse_set(<<"/">>, <<"{name}">>, <<"{pattern}">>, <<"{text}">>, "0", '
+                               f'<<"all">>, <<"tests">>).')
+        assert answer == 'ok', answer
 
     def clear_policy(self, name: str) -> None:
         self.evaluate(f'rabbit_policy:delete(<<"/">>, <<"{name}">>, <<"tests">>).')
