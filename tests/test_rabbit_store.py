@@ -24,7 +24,6 @@ from tests.test_queue_embedded import (  # noqa: F401  (they run here on the fix
     test_a_consumer_that_fails_does_not_take_the_others_along,
     test_a_consumer_that_has_stopped_gets_nothing_and_keeps_what_it_has,
     test_a_delivery_is_settled_or_released_once,
-    test_a_message_comes_when_it_is_due_and_not_before,
     test_a_message_that_can_never_be_kept_is_refused_and_holds_up_nobody,
     test_about_as_many_bytes_in_hand_as_were_asked_for,
     test_after_closing_nothing_is_promised,
@@ -39,12 +38,18 @@ from tests.test_queue_embedded import (  # noqa: F401  (they run here on the fix
     test_what_was_published_is_there_after_the_store_was_closed_and_opened,
     waits,
 )
+from tests.test_queue_embedded import test_a_message_comes_when_it_is_due_and_not_before as comes_when_due
 
 
 @pytest.fixture
 def stores(broker: Broker) -> Iterator[RabbitStores]:
     with contextlib.closing(RabbitStores(broker)) as made:
         yield made
+
+
+@pytest.mark.parametrize('delay', [0.001, 60.0, 2000.0])
+def test_a_message_comes_when_it_is_due(stores: RabbitStores, delay: float) -> None:
+    comes_when_due(stores, delay)       # type: ignore[arg-type]
 
 
 def test_what_is_released_comes_again_and_is_marked(stores: RabbitStores) -> None:

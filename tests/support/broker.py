@@ -60,9 +60,12 @@ class Broker:
         self.epmd_port = epmd_port or free_port()
         self.name = f'mqlite{self.port}@localhost'
         self.process: Process | None = None
-        self._owns_epmd = not epmd_port
         self._tls = tls
         self._write_files()
+        self._epmd: Process | None = None
+        if not epmd_port:           # in the foreground: the node would start one that outlives everything
+            self._epmd = Process([find_program('epmd'), '-port', str(self.epmd_port), '-address', HOST], self.folder)
+            self._epmd.wait_listening(self.epmd_port)
 
     @property
     def url(self) -> str:
@@ -135,9 +138,8 @@ class Broker:
         if self.process is not None:
             self.kill()
             self.process.close()
-        if self._owns_epmd:
-            subprocess.run(['epmd', '-port', str(self.epmd_port), '-kill'], capture_output=True,
-                           env=self._environment())
+        if self._epmd is not None:
+            self._epmd.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # what an operator does
@@ -239,10 +241,12 @@ def make_authority(folder: Path, names: dict[str, str]) -> None:
     def openssl(*words: object) -> None:
         subprocess.run([find_program('openssl'), *map(str, words)], check=True, capture_output=True)
 
-    openssl('req', '-x509', *key, '-subj', '/CN=test CA', '-keyout', folder / 'ca.key', '-out', folder / 'ca.crt')
+    openssl('req', '-x509', *key, '-subj', '/CN=test CA', '-addext', 'keyUsage=critical,keyCertSign,cRLSign',
+            '-keyout', folder / 'ca.key', '-out', folder / 'ca.crt')
     for name, common_name in names.items():
         extensions = folder / f'{name}.ext'
-        extensions.write_text(f'subjectAltName=IP:{HOST},DNS:localhost\n')
+        extensions.write_text(f'subjectAltName=IP:{HOST},DNS:localhost\nsubjectKeyIdentifier=hash\n'
+                              'authorityKeyIdentifier=keyid\n')     # Python 3.13 insists on these
         openssl('req', *key, '-subj', f'/CN={common_name}', '-keyout', folder / f'{name}.key', '-out',
                 folder / f'{name}.csr')
         openssl('x509', '-req', '-in', folder / f'{name}.csr', '-CA', folder / 'ca.crt', '-CAkey', folder / 'ca.key',
