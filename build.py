@@ -60,6 +60,7 @@ PROGRAMS = (
     ('g++',                     'g++',             'test',  'the header of the C plugins, in C++'),
     ('gcc',                     'gcc',             'test',  'the C plugins'),
     ('/usr/include/stdio.h',    'libc6-dev',       'test',  'the C plugins'),
+    ('/usr/include/ev.h',       'libev-dev',       'test',  'C plugins with the event loop of the host'),
     ('openssl',                 'openssl',         'test',  'an SMTP client over TLS, certificates'),
     ('readelf',                 'binutils',        'test',  'a second opinion on the shim of the C plugins'),
     ('rabbitmq-server',         'rabbitmq-server', 'test',  'a broker'),
