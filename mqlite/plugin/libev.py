@@ -69,7 +69,8 @@ class LibevClock(Clock):
         self._ev = open_library('libev', _FUNCTIONS)
         self.pointer: int = self._ev.loop_new(_BEST_BACKEND)
         if not self.pointer:
-            raise HostLibraryError('MQ_ev gives NULL: libev made no loop; are there descriptors left (ulimit -n)?')
+            raise HostLibraryError('MQ_ev gives NULL: libev made no loop; are there descriptors left (ulimit -n), and '
+                                   'is LIBEV_FLAGS, if set, something that this kernel has?')
         # Our watchers only end the wait. Their callback is a function of libev that just reads a number, not one in
         # Python: a signal handler that raises would be run in it, and ctypes would drop the exception.
         nothing = ctypes.cast(self._ev.iteration, ctypes.c_void_p)
