@@ -9,7 +9,7 @@ import pytest
 
 from mqlite.errors import ConfigError
 from mqlite.plugin.generation import find_generation, imported_names
-from tests.test_plugin_shim import build_plugin
+from tests.support.c_plugin import build_plugin
 
 USES_MIME = """#include <stdio.h>
 extern void {name}(void *, const char *, unsigned long);

@@ -13,6 +13,7 @@ import pytest
 
 from mqlite.errors import ConfigError
 from mqlite.plugin import abi, shim
+from tests.support.c_plugin import build_plugin
 from tests.support.process import ROOT, find_program
 
 # A plugin that was compiled without our header: bare prototypes, in K&R's manner where the compiler allows it.
@@ -63,14 +64,6 @@ assert plugin.envelope(handle) == b'a@example.org' and plugin.timer(handle) == 7
 assert seen == [HANDLE, b'hello', HANDLE, 1.5], seen
 print('resolved')
 """
-
-
-
-def build_plugin(folder: Path, source: str, *flags: str) -> Path:
-    (folder / 'plugin.c').write_text(source)
-    subprocess.run([find_program('gcc'), '-shared', '-fPIC', '-Wall', '-Wextra', '-Werror', *flags, '-o',
-                    folder / 'plugin.so', folder / 'plugin.c'], check=True, timeout=60)
-    return folder / 'plugin.so'
 
 
 def readelf(folder: Path, machine: str, *options: str) -> str:

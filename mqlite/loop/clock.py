@@ -3,7 +3,8 @@
 `monotonic()` measures (deadlines, timers), `time()` names a moment for people and for other programs (seconds since
 1970, UTC). A reactor asks its clock to wait; that is how `VirtualClock` can skip the waiting: when no descriptor is
 ready and no worker thread is busy, it moves both clocks to the next timer at once. A test of an eight-hour retry then
-takes milliseconds, and runs the same code as the daemon.
+takes milliseconds, and runs the same code as the daemon. A clock may also leave the waiting to a loop that is not ours
+(plugin/libev.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import selectors
 import time
 
+Selector = selectors.BaseSelector
 Ready = list[tuple[selectors.SelectorKey, int]]
 
 _LONGEST_WAIT = 86400.0  # seconds; epoll's own limit is 2^31 ms, and a message may be due next year
@@ -25,7 +27,7 @@ class Clock:
     def time(self) -> float:
         return time.time()
 
-    def wait(self, selector: selectors.BaseSelector, seconds: float | None, busy: bool) -> Ready:
+    def wait(self, selector: Selector, seconds: float | None, busy: bool) -> Ready:
         """Wait for descriptors at most `seconds` (None: for ever). `busy`: a worker thread will wake us."""
         return selector.select(None if seconds is None else min(seconds, _LONGEST_WAIT))
 
@@ -50,7 +52,7 @@ class VirtualClock(Clock):
     def time(self) -> float:
         return self._start + self.elapsed
 
-    def wait(self, selector: selectors.BaseSelector, seconds: float | None, busy: bool) -> Ready:
+    def wait(self, selector: Selector, seconds: float | None, busy: bool) -> Ready:
         if seconds is not None and seconds <= 0:
             return selector.select(0)
         ready = selector.select(self.PATIENCE if busy or seconds is None else self.GRACE)

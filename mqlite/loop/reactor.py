@@ -109,6 +109,10 @@ class Reactor:
         if self._watched.pop(fd, None) is not None:
             self._selector.unregister(fd)
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when one that we watch is ready: for another loop that waits in our place."""
+        return self._selector.fileno()
+
     # running
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str = '') -> Task[T]:
