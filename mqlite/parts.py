@@ -31,4 +31,5 @@ def make_store(reactor: Reactor, settings: Settings, on_note: Callable[[str], ob
 def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> Receiver:
     identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
     return Receiver(reactor.clock, store, identifiers, ReceiverConfig(
-        hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract')))
+        hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract'),
+        settings.text('rabbitmq-local')))

@@ -14,13 +14,13 @@ from typing import Any
 
 from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
-from mqlite.message.document import Document, encode_each
+from mqlite.message.document import Document, Received, encode_each
 from mqlite.message.headers import Trace, extract, received_header
 from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.queues.contract import Message, QueueError, Store
 from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import format_reply, reply
-from mqlite.smtp.session import Session
+from mqlite.smtp.session import Address, Session
 
 LISTED = 3000  # octets of identifiers in one reply: Exim takes one of more than 4096 for a failure, and sends again
 
@@ -32,6 +32,7 @@ class ReceiverConfig:
     hostname: str
     inbox: str  # the queue; '' discards
     extract_headers: bool
+    local: str = ''  # the queue for local addresses; '' for the inbox
 
 
 class Receiver:
@@ -54,20 +55,27 @@ class Receiver:
         origin = {'connection': {'local-ip': local[0], 'local-port': local[1], 'remote-ip': session.client,
                                  'remote-port': session.client_port, 'secure': False}}
         try:
-            names = await self.keep(session.sender or '', recipients, data, trace, origin, session.may_relay)
+            sender = session.sender.email if session.sender else ''
+            messages = self.prepare(sender, recipients, data, trace, origin, session.may_relay)
+            asker = session.asker
+            if asker is not None and 'mq_smtp_in_message' in asker.steps:
+                for message in messages:
+                    objection = await asker.ask('mq_smtp_in_message', message)
+                    if objection is not None:
+                        return session.refused(objection)
+            await self.keep(messages)
         except PermanentError as error:
             return format_reply(550, '5.6.0', printable(str(error), 256))
         except QueueError:
             return reply('queue-trouble')
-        return _reply_kept(names, recipients)
+        return _reply_kept([message.fields['message-id'] for message in messages], recipients)
 
-    async def keep(self, sender: str, recipients: Sequence[str], data: bytes, trace: Trace, origin: dict[str, Any],
-                   trusted: bool) -> list[str]:
-        """Publish one document per recipient and wait until all are kept; their identifiers.
+    def prepare(self, sender: str, recipients: Sequence[Address], data: bytes, trace: Trace, origin: dict[str, Any],
+                trusted: bool) -> list[Received]:
+        """One message per recipient.
 
         `data` has CRLF line ends. `origin` is the property that says where the message came from. `trusted`: its
-        x-mq-* headers are obeyed; otherwise they are only removed. PermanentError: a header asks for what cannot be, or
-        the message is too large for the store.
+        x-mq-* headers are obeyed; otherwise they are only removed. PermanentError: a header asks for what cannot be.
         """
         self._look_at_clock()
         config, moment = self._config, self._moment
@@ -76,17 +84,24 @@ class Receiver:
             properties = {}
         base = self._identifiers.next()
         names = [base] if len(recipients) == 1 else [f'{base}-{n}' for n in range(1, len(recipients) + 1)]
-        mime = received_header(trace, config.hostname, base, recipients[0] if len(recipients) == 1 else '',
+        mime = received_header(trace, config.hostname, base, recipients[0].email if len(recipients) == 1 else '',
                                self._date) + mime
-        documents = [{'envelope': sender, 'recipient': recipient, 'message-id': name, 'received': moment,
-                      'hostname': config.hostname, **origin, **properties}
-                     for name, recipient in zip(names, recipients)]
-        if config.inbox:
-            first = Document(documents[0])
-            due, priority = (first.not_before, first.priority) if properties else (0.0, 0)
-            await self._store.publish([Message(config.inbox, body, priority, due)
-                                       for body in encode_each(documents, mime)])
-        return names
+        return [Received({'envelope': sender, 'recipient': recipient.email, 'message-id': name, 'received': moment,
+                          'hostname': config.hostname, **origin, **properties}, mime, recipient.local)
+                for name, recipient in zip(names, recipients)]
+
+    async def keep(self, messages: Sequence[Received]) -> None:
+        """Publish a document for each and wait until all are kept; what has no queue is discarded.
+
+        PermanentError: a property has the wrong form, or the message is too large for the store.
+        """
+        config = self._config
+        queued = [(message, queue) for message in messages
+                  if (queue := message.local and config.local or config.inbox)]
+        if queued:
+            bodies = encode_each(message for message, _ in queued)
+            await self._store.publish([_to_publish(queue, body, message.fields)
+                                       for (message, queue), body in zip(queued, bodies)])
 
     def _look_at_clock(self) -> None:
         now = self._clock.time()
@@ -96,12 +111,17 @@ class Receiver:
             self._date = format_datetime(datetime.fromtimestamp(self._second, timezone.utc))
 
 
-def _reply_kept(names: Sequence[str], recipients: Sequence[str]) -> bytes:
+def _to_publish(queue: str, body: bytes, fields: dict[str, Any]) -> Message:
+    document = Document(fields)
+    return Message(queue, body, document.priority, document.not_before)
+
+
+def _reply_kept(names: Sequence[str], recipients: Sequence[Address]) -> bytes:
     """The identifier of each recipient, as MailerQ lists them; of very many, those that fit and the last one."""
     lines = ['Ok, your message has been queued using the following identifiers:']
     room = LISTED
     for name, recipient in zip(names, recipients):
-        line = f'{name} for {recipient}'
+        line = f'{name} for {recipient.email}'
         room -= len(line) + 6
         if room < 0:
             lines.append(f'{name} to {names[-1]} for the other recipients, in their order')

@@ -19,6 +19,7 @@ from mqlite.parts import make_receiver, make_store
 from mqlite.settings import Settings
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address
+from mqlite.smtp.session import Address
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_IOERR, EX_TEMPFAIL, EX_CONFIG = 0, 64, 65, 74, 75, 78
 
@@ -87,7 +88,8 @@ def _keep(settings: Settings, hostname: str, sender: str, recipients: Sequence[s
         await store.open()
         try:
             receiver = make_receiver(reactor, settings, store, hostname)
-            await receiver.keep(sender, recipients, data, Trace('', '', 'local'), origin, trusted=True)
+            await receiver.keep(receiver.prepare(sender, [Address(recipient) for recipient in recipients], data,
+                                                 Trace('', '', 'local'), origin, trusted=True))
         finally:
             await store.close()
 

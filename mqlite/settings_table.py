@@ -100,7 +100,7 @@ _QUEUES: _Rows = (
     ("rabbitmq-success",      QUEUE,      HONOURED, "",        "results of messages that were delivered"),
     ("rabbitmq-failure",      QUEUE,      HONOURED, "",        "results of messages that were given up"),
     ("rabbitmq-retry",        QUEUE,      HONOURED, "",        "attempts that failed and will be made again"),
-    ("rabbitmq-local",        QUEUE,      NOT_YET,  "",        "messages received for a local address"),
+    ("rabbitmq-local",        QUEUE,      HONOURED, "",        "messages received for a local address"),
     ("rabbitmq-reports",      QUEUE,      NOT_YET,  "",        "delivery reports received for a local address"),
     ("rabbitmq-refused",      QUEUE,      NOT_YET,  "",        "messages that were not accepted"),
     ("rabbitmq-dsn",          QUEUE,      NOT_YET,  "",        "status notifications (DSN) that we make; empty: none"),

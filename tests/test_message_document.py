@@ -14,13 +14,17 @@ from mqlite.message.document import (
     QUEUE_NAME_LIMIT,
     Document,
     DocumentError,
+    Received,
     Smarthost,
     due_time,
-    encode,
     encode_each,
 )
 
 MISSING = object()
+
+
+def encode(fields: dict[str, Any], mime: bytes) -> bytes:
+    return encode_each([Received(fields, mime)])[0]
 
 
 def document(**fields: object) -> Document:
@@ -65,7 +69,8 @@ def test_random_messages_survive() -> None:
 
 
 def test_several_documents_share_one_message() -> None:
-    bodies = encode_each([{'recipient': 'a@b'}, {'recipient': 'c@d', 'x': {'y': 1}}], b'm\r\n')
+    bodies = encode_each([Received({'recipient': 'a@b'}, b'm\r\n'),
+                          Received({'recipient': 'c@d', 'x': {'y': 1}}, b'm\r\n')])
     assert [json.loads(body) for body in bodies] == [
         {'recipient': 'a@b', 'mime': 'm\r\n'}, {'recipient': 'c@d', 'x': {'y': 1}, 'mime': 'm\r\n'}]
 

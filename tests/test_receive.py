@@ -16,7 +16,7 @@ from mqlite.message.identifier import Identifiers
 from mqlite.queues.contract import QueueError
 from mqlite.receive import Receiver, ReceiverConfig
 from mqlite.smtp.reply import LINES_LIMIT, ReplyReader
-from mqlite.smtp.session import Limits, Session
+from mqlite.smtp.session import Address, Limits, Session
 from tests.support.smtp import NAME, Bench, MemoryStore, without_received
 
 RECEIVED = (b'Received: from client.example ([192.0.2.7])\r\n\tby mx.example (mqlite) with ESMTP id id00-1\r\n'
@@ -33,8 +33,8 @@ def session(*recipients: str, may_relay: bool = True, sender: str = 'a@client.ex
     """One whose DATA has just ended."""
     made = Session(NAME, '192.0.2.7', 4242, ('192.0.2.1', 25), may_relay, Limits())
     made.hello('client.example', esmtp)
-    made.begin(sender)
-    made.recipients = list(recipients or ['b@example.org'])
+    made.begin(Address(sender))
+    made.recipients = [Address(recipient) for recipient in recipients or ['b@example.org']]
     return made
 
 
@@ -195,9 +195,12 @@ def test_without_an_inbox_it_is_discarded(bench: Bench) -> None:
 def test_a_program_on_this_host(bench: Bench) -> None:
     """The sendmail command has no session; its Received line names no client."""
     origin = {'cli': {'command': 'mqlite', 'arguments': [], 'user': 'u'}}
-    names = bench.run(bench.receiver.keep('', ['b@example.org'], b'\r\n', Trace('', '', 'local'), origin, trusted=True))
+    trace = Trace('', '', 'local')
+    messages = bench.receiver.prepare('', [Address('b@example.org')], b'\r\n', trace, origin, trusted=True)
+    assert bench.store.queues == {}
+    bench.run(bench.receiver.keep(messages))
     [document] = bench.documents()
-    assert names == [document['message-id']] == ['id00-1'] and document['cli']['user'] == 'u'
+    assert document['message-id'] == 'id00-1' and document['cli']['user'] == 'u'
     assert document['mime'].startswith('Received: by mx.example (mqlite) with local id id00-1\r\n\tfor <b@')
 
 

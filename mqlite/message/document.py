@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +58,24 @@ class Smarthost:
     port: int
 
 
-def encode(fields: dict[str, Any], mime: bytes) -> bytes:
-    """A document with its MIME. See `encode_each` for several recipients."""
-    return encode_each([fields], mime)[0]
+@dataclass
+class Received:
+    """A message that came in, for one recipient, before it is a document."""
+
+    fields: dict[str, Any]  # the properties but for the MIME
+    mime: bytes
+    local: bool = False  # goes to the local queue
 
 
-def encode_each(documents: list[dict[str, Any]], mime: bytes) -> list[bytes]:
-    """Documents that share one MIME: it is converted once."""
-    text = json.dumps(mime.decode('utf-8', 'surrogateescape'))
-    return [f'{json.dumps(fields)[:-1]}, "mime": {text}}}'.encode('ascii') for fields in documents]
+def encode_each(messages: Iterable[Received]) -> list[bytes]:
+    """Their documents. A MIME that follows itself, as with several recipients, is converted once."""
+    bodies, converted, text = [], None, ''
+    for message in messages:
+        if message.mime is not converted:
+            converted = message.mime
+            text = json.dumps(converted.decode('utf-8', 'surrogateescape'))
+        bodies.append(f'{json.dumps(message.fields)[:-1]}, "mime": {text}}}'.encode('ascii'))
+    return bodies
 
 
 class Document:

@@ -1,8 +1,9 @@
 """THE VERB TABLE: every SMTP command of the server, with its syntax, its check and what it does. Pure.
 
 A command goes through three steps. `check` parses the argument and tests the state, changes nothing, and raises
-Refused. Then whoever has a say is asked (plugins, by the driver). `proceed` has the effect, and gives the reply; it
-cannot fail. HELP is made from the same rows.
+Refused. If the row names a `step`, whoever has a say is asked about what it gave (plugins, by the driver). `proceed`
+has the effect, and gives the reply; it refuses only what the answer to that question may have changed. HELP is made from
+the same rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Callable
 
 from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
 from mqlite.smtp.reply import format_reply, reply
-from mqlite.smtp.session import Refused, Session
+from mqlite.smtp.session import Address, Refused, Session
 
 LINE_LIMIT = 2048  # octets with CRLF; RFC 5321 4.5.3.1.4 says 512, parameters may need more (RFC 3461: 500 each)
 
@@ -24,6 +25,28 @@ class Command:
     syntax: str
     check: Callable[[Session, str], Any]
     proceed: Callable[[Session, Any], bytes]
+    step: str = ''  # what plugins are asked about; '' when they are not
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A command that may be carried out."""
+
+    command: Command
+    subject: Any  # what its check gave
+
+    def proceed(self, session: Session) -> bytes:
+        """Carry it out; the reply."""
+        try:
+            return self.command.proceed(session, self.subject)
+        except Refused as refusal:
+            return session.failed(refusal.answer)
+
+
+def check(session: Session, line: bytes) -> Checked:
+    """Parse and check one line; Refused."""
+    command, argument = parse_line(line)
+    return Checked(command, command.check(session, argument))
 
 
 def answer(session: Session, line: bytes) -> bytes:
@@ -69,18 +92,18 @@ def _proceed_helo(session: Session, name: str) -> bytes:
 
 # MAIL
 
-def _check_mail(session: Session, argument: str) -> str:
+def _check_mail(session: Session, argument: str) -> Address:
     if not session.helo:
         raise Refused('hello-first')
     if session.sender is not None:
         raise Refused('nested-mail')
     sender, parameters = _path(argument, 'FROM:', 'bad-sender')
     for name, value in parameters.items():
-        check = _MAIL_PARAMETERS.get(name)
-        if check is None or not session.esmtp:
+        check_value = _MAIL_PARAMETERS.get(name)
+        if check_value is None or not session.esmtp:
             raise Refused('bad-parameter', name)
-        check(session, value)
-    return sender
+        check_value(session, value)
+    return Address(sender)
 
 
 def _check_size(session: Session, value: str) -> None:
@@ -103,14 +126,14 @@ _MAIL_PARAMETERS: dict[str, Callable[[Session, str], None]] = {
 }
 
 
-def _proceed_mail(session: Session, sender: str) -> bytes:
+def _proceed_mail(session: Session, sender: Address) -> bytes:
     session.begin(sender)
     return reply('sender-ok')
 
 
 # RCPT
 
-def _check_rcpt(session: Session, argument: str) -> str:
+def _check_rcpt(session: Session, argument: str) -> Address:
     if session.recipients is None:
         raise Refused('mail-first' if session.helo else 'hello-first')
     recipient, parameters = _path(argument, 'TO:', 'bad-recipient', session.hostname)
@@ -118,15 +141,15 @@ def _check_rcpt(session: Session, argument: str) -> str:
         raise Refused('bad-recipient', 'a recipient cannot be empty')
     if parameters:
         raise Refused('bad-parameter', next(iter(parameters)))
-    if not session.may_relay:
-        raise Refused('relay-denied', session.client)
     if len(session.recipients) >= session.limits.recipients:
         raise Refused('too-many-rcpts')
-    return recipient
+    return Address(recipient)
 
 
-def _proceed_rcpt(session: Session, recipient: str) -> bytes:
+def _proceed_rcpt(session: Session, recipient: Address) -> bytes:
     assert session.recipients is not None
+    if not session.may_relay and not recipient.local:
+        raise Refused('relay-denied', session.client)
     session.recipients.append(recipient)
     return reply('recipient-ok')
 
@@ -209,8 +232,8 @@ def _path(argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str
 COMMANDS: dict[str, Command] = {
     'EHLO': Command('EHLO hostname',                     _check_hello,       _proceed_ehlo),
     'HELO': Command('HELO hostname',                     _check_hello,       _proceed_helo),
-    'MAIL': Command('MAIL FROM:<address> [SIZE= BODY=]', _check_mail,        _proceed_mail),
-    'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt),
+    'MAIL': Command('MAIL FROM:<address> [SIZE= BODY=]', _check_mail,        _proceed_mail, 'mq_smtp_in_mailfrom'),
+    'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
     'DATA': Command('DATA',                              _check_data,        _proceed_data),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
     'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop),

@@ -1,6 +1,8 @@
 """The SMTP server's driver: streams in, conversations, and the end of both. It awaits; it parses nothing.
 
     accept -> greet -> { line -> commands.answer } ... DATA -> DataReader -> receive() -> reply ... QUIT
+                                    |
+                    with plugins:   check -> ask -> proceed
 
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
 A client that does not take its replies is not read from: it cannot make us keep more than OUTPUT_LIMIT of them.
@@ -19,10 +21,10 @@ from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.sync import Signal
 from mqlite.loop.task import Cancelled, Task, Timeout
 from mqlite.loop.tls import TlsError
-from mqlite.smtp.commands import LINE_LIMIT, answer
+from mqlite.smtp.commands import LINE_LIMIT, answer, check
 from mqlite.smtp.framing import DataReader, has_bare_line_ends
 from mqlite.smtp.reply import reply
-from mqlite.smtp.session import Limits, Session
+from mqlite.smtp.session import Asker, Limits, Objection, Refused, Session
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
 OUTPUT_LIMIT = 65536  # bytes of replies to one batch before we wait for the client to take them
@@ -43,10 +45,13 @@ class SmtpServer:
     """All sessions of one reactor."""
 
     def __init__(self, reactor: Reactor, config: ServerConfig,
-                 receive: Callable[[Session, bytes], Awaitable[bytes]]) -> None:
+                 receive: Callable[[Session, bytes], Awaitable[bytes]],
+                 ask_for: Callable[[Session, Stream], Asker] | None = None) -> None:
+        """`ask_for`: makes the asker of a new session, where there are plugins."""
         self._reactor = reactor
         self._config = config
         self._receive = receive
+        self._ask_for = ask_for
         self._tasks: dict[Task[None], Session] = {}
         self._ended = Signal(reactor)
         self._stopping = False
@@ -62,6 +67,8 @@ class SmtpServer:
             self._say_farewell(stream, reply('shutdown' if self._stopping else 'too-busy'))
             return
         session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits)
+        if self._ask_for is not None:
+            session.asker = self._ask_for(session, stream)
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
         self._tasks[task] = session
 
@@ -95,12 +102,16 @@ class SmtpServer:
             last_words = reply('internal-error')
             raise  # a mistake of ours: the reactor reports it
         finally:
-            del self._tasks[task]  # type: ignore[arg-type]
             if session.said_quit or stream.lost:
                 stream.close()
             else:
                 self._say_farewell(stream, last_words)
-            self._ended.notify()
+            try:
+                if session.asker is not None:
+                    await session.asker.end()
+            finally:
+                del self._tasks[task]  # type: ignore[arg-type]
+                self._ended.notify()
 
     def _say_farewell(self, stream: Stream, last_words: bytes) -> None:
         """We end it, while the client may be sending: closing at once would reset the connection under our reply."""
@@ -111,7 +122,9 @@ class SmtpServer:
 
     async def _converse(self, stream: Stream, session: Session) -> None:
         timeout, unread = self._config.timeout, 0
-        stream.write(session.greeting())
+        objection = await self._ask(session, 'mq_smtp_in_connect')
+        session.ended = objection is not None
+        stream.write(session.greeting() if objection is None else session.refused(objection))
         stream.expire_in(timeout)
         while not session.ended:
             try:
@@ -121,7 +134,7 @@ class SmtpServer:
                     stream.flush()
                     await (stream.drain() if stream.unsent else stream.wait_bytes())
                     continue
-                text = answer(session, line)
+                text = answer(session, line) if session.asker is None else await self._answer(session, line)
             except LineTooLong:
                 await self._skip_line(stream)
                 text = session.failed(reply('line-too-long'))
@@ -138,6 +151,19 @@ class SmtpServer:
                 if self._stopping:
                     raise Cancelled
 
+    async def _answer(self, session: Session, line: bytes) -> bytes:
+        """The reply to one line, where others have a say."""
+        try:
+            checked = check(session, line)
+        except Refused as refusal:
+            return session.failed(refusal.answer)
+        objection = await self._ask(session, checked.command.step, checked.subject)
+        return checked.proceed(session) if objection is None else session.refused(objection)
+
+    async def _ask(self, session: Session, step: str, *subject: object) -> Objection | None:
+        asker = session.asker
+        return await asker.ask(step, *subject) if asker is not None and step in asker.steps else None
+
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""
         reader = DataReader(session.limits.size)
@@ -152,6 +178,9 @@ class SmtpServer:
         data = reader.body()
         if has_bare_line_ends(data):
             return session.failed(reply('bare-line-end'))
+        objection = await self._ask(session, 'mq_smtp_in_data', data)
+        if objection is not None:
+            return session.refused(objection)
         text = await self._receive(session, data)
         if text[:1] == b'2':
             session.errors = 0

@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Protocol
 
 from mqlite.errors import MqliteError
 from mqlite.smtp.reply import reply
@@ -24,6 +26,34 @@ class Refused(MqliteError):
     def __init__(self, name: str, *values: object) -> None:
         super().__init__(name)
         self.answer = reply(name, *values)
+
+
+@dataclass
+class Address:
+    """A sender or a recipient of the transaction."""
+
+    email: str  # '' for the null sender
+    local: bool = False  # its mail goes to the local queue, and anybody may send to it
+
+
+@dataclass(frozen=True)
+class Objection:
+    """A step that was asked about is refused, with this reply. `said`: whoever objects has sent it already."""
+
+    answer: bytes
+    said: bool = False
+
+
+class Asker(Protocol):
+    """Whoever has a say in the steps of one session: the plugins."""
+
+    steps: frozenset[str]  # those that anybody wants to be asked about
+
+    def ask(self, step: str, *subject: object) -> Awaitable[Objection | None]:
+        """None: go on. `subject` is what the check of the step gave."""
+
+    def end(self) -> Awaitable[None]:
+        """The session is over; to be awaited whatever has happened."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +73,22 @@ class Session:
     client: str  # the client's address
     client_port: int
     local: tuple[str, int]  # our address and port
-    may_relay: bool
+    in_range: bool  # a client that may relay, whoever it is
     limits: Limits
     helo: str = ''
     esmtp: bool = False
-    sender: str | None = None  # None: no transaction; '': the null sender
-    recipients: list[str] | None = None
+    authenticated: bool = False
+    sender: Address | None = None  # None: no transaction
+    recipients: list[Address] | None = None
     receiving: bool = False  # DATA was accepted
     errors: int = 0
     said_quit: bool = False
     ended: bool = False  # close when the last reply is sent
+    asker: Asker | None = None
+
+    @property
+    def may_relay(self) -> bool:
+        return self.in_range or self.authenticated
 
     def greeting(self) -> bytes:
         return f'220 {self.hostname} ESMTP mqlite\r\n'.encode('ascii')
@@ -62,12 +98,19 @@ class Session:
         self.reset()
         self.helo, self.esmtp = name, esmtp
 
-    def begin(self, sender: str) -> None:
+    def begin(self, sender: Address) -> None:
         self.sender, self.recipients = sender, []
 
     def reset(self) -> None:
         """Forget the transaction, keep the session."""
         self.sender, self.recipients, self.receiving = None, None, False
+
+    def refused(self, objection: Objection) -> bytes:
+        """What is still to be sent when somebody has objected. A 421 means it: the session ends (RFC 5321 3.8)."""
+        if objection.answer[:3] == b'421':
+            self.ended = True
+        answer = self.failed(objection.answer)
+        return b'' if objection.said and answer is objection.answer else answer
 
     def failed(self, answer: bytes) -> bytes:
         """Count a refused command; the answer, or the last one when there were too many.
