@@ -24,9 +24,12 @@ from mqlite.host import become_user, host_name, take_lock
 from mqlite.log import Log
 from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, Listener
 from mqlite.loop.reactor import HANG_UP, STOP_SIGNALS, Reactor
+from mqlite.loop.stream import Stream
 from mqlite.loop.task import Waiter
 from mqlite.loop.tls import client_context
 from mqlite.parts import make_receiver, make_resolver, make_store
+from mqlite.plugin.host import PluginHost
+from mqlite.plugin.loader import load_plugins
 from mqlite.queues.contract import QueueError, Store
 from mqlite.settings import Settings
 from mqlite.smtp.server import ServerConfig, SmtpServer
@@ -47,8 +50,6 @@ class Daemon:
         self._hostname = host_name(settings.text('hostname'))
         self._stop = Waiter[None](self._reactor)
         self._store = make_store(self._reactor, settings, log.warning)
-        self._server = make_server(self._reactor, settings, self._store, self._hostname)
-        self._engine = make_engine(self._reactor, settings, self._store, self._hostname)
         self._listeners: list[Listener] = []
 
     def run(self) -> int:
@@ -61,6 +62,9 @@ class Daemon:
         for number in STOP_SIGNALS:
             self._reactor.on_signal(number, self._signalled)
         self._reactor.on_signal(HANG_UP, self._hung_up)
+        self._host = make_plugin_host(self._reactor, settings, self._log)
+        self._server = make_server(self._reactor, settings, self._store, self._hostname, self._host)
+        self._engine = make_engine(self._reactor, settings, self._store, self._hostname, self._host)
         self._reactor.run(self._serve())
         self._reactor.close()
         if lock is not None:
@@ -72,15 +76,19 @@ class Daemon:
         for address in chosen or ANY_ADDRESS:
             for port in self._settings.ports('smtp-port'):
                 try:
-                    self._listeners.append(Listener(self._reactor, address, port, self._server.accept,
-                                                    self._log.warning))
+                    self._listeners.append(Listener(self._reactor, address, port, self._accept, self._log.warning))
                 except OSError as error:
                     if not chosen and error.errno in NO_SUCH_FAMILY:
                         continue
                     raise ConfigError(f'cannot listen on {address} port {port}: {error.strerror}; '
                                       f'check smtp-ip and smtp-port') from error
 
+    def _accept(self, stream: Stream) -> None:
+        self._server.accept(stream)
+
     async def _serve(self) -> None:
+        if self._host is not None:
+            await self._host.start()
         try:
             await self._store.open()
         except QueueError as error:
@@ -96,6 +104,8 @@ class Daemon:
         self._log.info(f'stopping: {len(self._server)} sessions')
         for ending in [self._reactor.spawn(part.stop(STOP_SECONDS), 'stop') for part in (self._server, self._engine)]:
             await ending
+        if self._host is not None:
+            await self._host.stop()
         await self._store.close()
         self._log.info('stopped')
 
@@ -116,15 +126,27 @@ class Daemon:
         self._log.critical(f'internal error {where}: {error!r} in {frames}')
 
 
-def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> SmtpServer:
+def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHost | None:
+    """The plugins, loaded; None where there are none."""
+    directory = settings.text('plugin-directory')
+    if not directory:
+        return None
+    plugins = load_plugins(directory, log, int(settings.text('plugin-generation') or 0), settings.text('plugin-shim'))
+    log.info(f'plugins in {directory}: {", ".join(plugin.name for plugin in plugins) or "none"}')
+    return PluginHost(plugins, reactor, log, settings.seconds('plugin-timeout')) if plugins else None
+
+
+def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
+                host: PluginHost | None) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
     return SmtpServer(reactor, ServerConfig(
         hostname, Limits(size=settings.integer('smtp-maxsize')), settings.seconds('smtp-timeout'),
-        settings.integer('smtp-connections'), RelayRule(settings)), receiver.receive)
+        settings.integer('smtp-connections'), RelayRule(settings)), receiver.receive,
+        host.ask_for if host is not None and host.asks_incoming else None)
 
 
-def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> Engine:
+def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None) -> Engine:
     """The sending side."""
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
     config = EngineConfig(
@@ -133,8 +155,9 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
                     settings.seconds('max-delivertime')),
         RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
                     _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
-        settings.integer('smtp-connections'))
-    dialler = Dialler(reactor, make_resolver(reactor, settings), hostname, client_context())
+        settings.integer('smtp-connections'), host is not None and host.loads_mime)
+    dialler = Dialler(reactor, make_resolver(reactor, settings), hostname, client_context(),
+                      host.companion if host is not None and host.asks_outgoing else None)
     return Engine(reactor, store, dialler, config)
 
 

@@ -86,6 +86,7 @@ RETURN     = one_of("FULL", "HDRS")
 EVENTS     = some_of("NEVER", "SUCCESS", "FAILURE", "DELAY")
 CHECKS     = some_of("spf", "dkim", "dmarc", "spam")
 PLACES     = some_of("local", "nonlocal")
+GENERATION = one_of("3", "5")
 
 _RETRY = "600,600,1800,1800,3600,3600,7200"
 _WWW = "/usr/share/mailerq/current/www"
@@ -183,7 +184,10 @@ _DNS: _Rows = (
 )
 
 _PLUGINS: _Rows = (
-    ("plugin-directory",      PATH,       NOT_YET,  "",        "directory whose plugins are loaded, in order of name"),
+    ("plugin-directory",      PATH,       HONOURED, "",        "directory whose plugins are loaded, in order of name"),
+    ("plugin-timeout",        SECONDS,    HONOURED, "60",      "how long a plugin may be in control of a step"),
+    ("plugin-generation",     GENERATION, HONOURED, "",        "3 or 5, for plugins that do not tell which they are"),
+    ("plugin-shim",           PATH,       HONOURED, "",        "file to write for plugins in C; empty: in memory"),
 )
 
 _SPOOL_DIRECTORY: _Rows = (

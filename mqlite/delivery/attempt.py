@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Callable
 
 from mqlite.delivery import verdict
 from mqlite.delivery.route import Route, find_hosts
@@ -22,7 +23,7 @@ from mqlite.loop.stream import Stream
 from mqlite.loop.task import Timeout
 from mqlite.loop.tls import TlsContext
 from mqlite.message.result import Connected, Result
-from mqlite.smtp.client import ClientSession
+from mqlite.smtp.client import ClientSession, Companion
 from mqlite.smtp.reply import ClientFailure
 
 CONNECT_SECONDS = 30.0  # as Postfix; the kernel's own limit is over two minutes
@@ -40,11 +41,14 @@ class NoSession(MqliteError):
 class Dialler:
     """Opens sessions."""
 
-    def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, tls: TlsContext) -> None:
+    def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, tls: TlsContext,
+                 companion: Callable[[Stream], Companion] | None = None) -> None:
+        """`companion`: makes the companion of a new connection, where there are plugins."""
         self._reactor = reactor
         self._resolver = resolver
         self._hostname = hostname
         self._tls = tls
+        self._companion = companion
         self._turn = 0  # which of several local addresses is next
 
     async def open(self, route: Route) -> ClientSession:
@@ -90,6 +94,8 @@ class Dialler:
         except BaseException:
             session.stream.close()
             raise
+        if self._companion is not None:
+            session.companion = self._companion(session.stream)
         return session
 
     async def _connect(self, route: Route, host: str, address: str) -> Stream:

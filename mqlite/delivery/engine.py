@@ -41,6 +41,7 @@ class EngineConfig:
     retry: retry.RetryPolicy
     route: RouteConfig
     connections: int  # outgoing, at once; 0 for no limit
+    mime_later: bool = False  # a document may come without a MIME: a plugin may bring it
 
 
 class Engine:
@@ -67,7 +68,7 @@ class Engine:
         now, config = self._clock.time(), self._config
         try:
             document = _read(delivery)
-            job = Job(delivery, document, choose(document, config.route))
+            job = Job(delivery, document, choose(document, config.route), config.mime_later)
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
             result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))

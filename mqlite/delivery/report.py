@@ -39,7 +39,8 @@ def again(body: bytes, document: Document, result: Result, now: float, due: floa
     """The document goes back to the outbox until `due`, and the retry queue is told."""
     fields = _with_result(body, document, result, now)
     fields['nextattempt'] = {**(fields.get('nextattempt') or {}), 'time': format_moment(due)}
-    whole = {**fields, 'mime': Document.decode(body).fields['mime']}
+    original = Document.decode(body).fields
+    whole = {**fields, 'mime': original['mime']} if 'mime' in original else fields
     message = Message(outbox, Document(whole).encode(), document.priority, due)
     return [message, *_tell(_KINDS['again'], fields, document, queues)]
 

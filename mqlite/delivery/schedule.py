@@ -30,7 +30,7 @@ from mqlite.delivery.route import Route
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.sync import Signal
 from mqlite.loop.task import Task, Waiter
-from mqlite.message.document import Document
+from mqlite.message.document import Document, NoMime
 from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
 from mqlite.smtp.client import ClientSession
@@ -46,14 +46,14 @@ class Job:
 
     __slots__ = ('delivery', 'document', 'mime', 'recipient', 'route', 'sender')
 
-    def __init__(self, delivery: Delivery, document: Document, route: Route) -> None:
-        """DocumentError when the document cannot be sent as it is."""
+    def __init__(self, delivery: Delivery, document: Document, route: Route, mime_later: bool = False) -> None:
+        """DocumentError when the document cannot be sent as it is. `mime_later`: it may do without a MIME for now."""
         self.delivery = delivery
         self.document = document
         self.route = route
         self.sender = document.envelope
         self.recipient = document.recipient
-        self.mime = document.take_mime()
+        self.mime = None if mime_later and not document.fields.get('mime') else document.take_mime()
 
 
 class Destination:
@@ -257,12 +257,20 @@ class Carrier:
         """Send the job; None when it was not attempted, because a reused connection was gone. NoSession."""
         session = await self._connected()
         reused = session.messages > 0
+        companion = session.companion
+        if companion is not None:
+            companion.begin(job.document.fields, job.sender, job.recipient)
         try:
             reply = await session.send(job.sender, job.recipient, job.mime)
         except ClientFailure as failure:
             if reused and failure.state == 'mailfrom' and not session.usable:
                 return None
             return verdict.failed(failure, connected(session))
+        except NoMime as error:
+            return verdict.no_data(str(error))
+        finally:
+            if companion is not None:
+                companion.finish()
         return verdict.delivered(reply, 'DSN' in session.extensions, connected(session))
 
     async def quit(self) -> None:
@@ -277,7 +285,7 @@ class Carrier:
         session, self._session = self._session, None
         if session is not None:
             self.destination.sessions -= 1
-            session.stream.close()
+            session.hang_up()
 
     async def _connected(self) -> ClientSession:
         session = self._session

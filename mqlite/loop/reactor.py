@@ -14,6 +14,7 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Callable, TypeVar
@@ -42,6 +43,7 @@ class Reactor:
         self.current: Task[Any] | None = None  # the task whose code runs at this moment
         self.turn_time = self.clock.monotonic()  # when this turn began: good enough for deadlines of seconds
         self.threads_busy = 0  # jobs given to worker threads and not yet answered (see loop/thread.py)
+        self._thread = threading.get_ident()
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, Callable[[int], object]] = {}
         self._handlers: dict[int, Any] = {}  # of signals, as they were before ours
@@ -83,6 +85,13 @@ class Reactor:
             pass  # the pipe is full of wake-ups: the loop will wake
         except OSError:
             pass  # the loop is closed: there is nothing to wake
+
+    def run_inside(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run it in the loop's thread: at once when this is it."""
+        if threading.get_ident() == self._thread:
+            fn(*args)
+        else:
+            self.call_from_thread(fn, *args)
 
     def on_signal(self, number: int, fn: Callable[[], object]) -> None:
         """Run fn in the loop when the signal comes. Only in the main thread.

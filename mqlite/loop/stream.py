@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
+from typing import Any, Callable
 
 from mqlite.errors import MqliteError
 from mqlite.loop.reactor import READ, WRITE, Reactor
@@ -47,8 +47,9 @@ class LineTooLong(MqliteError):
 class Stream:
     """One connection. All methods belong to the reactor's thread; at most one task reads and one drains."""
 
-    __slots__ = ('reactor', 'peer', 'received', 'sent', '_sock', '_fd', '_in', '_at', '_out', '_unsent', '_reader',
-                 '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer', '_tls', '_refused')
+    __slots__ = ('reactor', 'peer', 'received', 'sent', 'on_lost', '_sock', '_fd', '_in', '_at', '_out', '_unsent',
+                 '_reader', '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer', '_tls',
+                 '_refused')
 
     def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int],
                  local: tuple[str, int] | None = None) -> None:
@@ -56,6 +57,7 @@ class Stream:
         self.reactor = reactor
         self.peer = peer  # (address, port)
         self.received = self.sent = 0  # bytes of the application, TLS records not counted
+        self.on_lost: Callable[[], object] | None = None  # for who waits for something else than this stream
         self._sock = sock
         self._fd = sock.fileno()
         self._in, self._at = b'', 0
@@ -355,6 +357,8 @@ class Stream:
         for waiter in (self._reader, self._writer):
             if waiter is not None and not waiter.done:
                 waiter.fail(self._lost)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def _check_deadline(self) -> None:
         self._timer = None

@@ -15,6 +15,10 @@ else. So a command is sent only when nothing is left to read, and after any doub
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.task import Timeout
 from mqlite.loop.tls import TlsContext, TlsError
@@ -40,6 +44,25 @@ _CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
 _NAME_LIMIT = 255  # characters kept of the name in the greeting
 
 
+class Companion(Protocol):
+    """Whoever has a say in what goes out on a connection: the plugins."""
+
+    def begin(self, fields: dict[str, Any], sender: str, recipient: str) -> None:
+        """The next message; `fields` are the properties of its document, and may be changed."""
+
+    def before_data(self, mime: bytes | None) -> Awaitable[bytes]:
+        """The server waits for the message: what to send. ClientFailure to refuse."""
+
+    def after_dot(self) -> Awaitable[None]:
+        """The message is out, the reply is not here."""
+
+    def finish(self) -> None:
+        """The message is settled."""
+
+    def end(self) -> None:
+        """The connection is closed."""
+
+
 class ClientSession:
     """A conversation with a server."""
 
@@ -51,6 +74,7 @@ class ClientSession:
         self.messages = 0  # transactions begun on this connection
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
         self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
+        self.companion: Companion | None = None
         self._dirty = False  # a transaction was left half done: RSET comes first
 
     @property
@@ -67,11 +91,14 @@ class ClientSession:
         if tls is not None and 'STARTTLS' in self.extensions:
             await self._start_tls(tls, server_name)
 
-    async def send(self, sender: str, recipient: str, mime: bytes) -> Reply:
-        """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends."""
+    async def send(self, sender: str, recipient: str, mime: bytes | None) -> Reply:
+        """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends.
+
+        With a companion the message may be another one in the end, or come from it alone: then `mime` is None.
+        """
         self.messages += 1
         self.sent_data = 0
-        commands = [('mailfrom', self._mail_command(sender, mime)),
+        commands = [('mailfrom', self._mail_command(sender, mime if self.companion is None else None)),
                     ('rcptto', f'RCPT TO:<{recipient}>\r\n'.encode('ascii')),
                     ('data', b'DATA\r\n')]
         if self._dirty:
@@ -82,7 +109,19 @@ class ClientSession:
         else:
             for state, command in commands:
                 self._expect(await self._ask(state, command), state, 3 if state == 'data' else 2)
-        return await self._message(mime)
+        return await self._message(await self._final(mime))
+
+    async def _final(self, mime: bytes | None) -> bytes:
+        """The message as it is to be sent. Whatever stops us here leaves the server waiting for it."""
+        if self.companion is not None:
+            self.usable = False
+            try:
+                mime = await self.companion.before_data(mime)
+            except ConnectionLost as error:
+                raise ClientFailure('data', 'lost', str(error)) from error
+            self.usable = True
+        assert mime is not None
+        return mime
 
     async def quit(self) -> None:
         """Say goodbye and close; nothing can go wrong that matters."""
@@ -92,7 +131,13 @@ class ClientSession:
         except ClientFailure:
             pass
         finally:
-            self.stream.close()
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close without a word."""
+        self.stream.close()
+        if self.companion is not None:
+            self.companion.end()
 
     # the steps
 
@@ -138,11 +183,12 @@ class ClientSession:
         if reply.code // 100 != 2:
             raise self._unusable('mailfrom', 'invalid', f'the server does not forget a transaction: {reply.text}')
 
-    def _mail_command(self, sender: str, mime: bytes) -> bytes:
+    def _mail_command(self, sender: str, mime: bytes | None) -> bytes:
+        """`mime`: None when it is not known yet."""
         parameters = ''
-        if 'SIZE' in self.extensions:
+        if 'SIZE' in self.extensions and mime is not None:
             parameters += f' SIZE={len(mime)}'
-        if '8BITMIME' in self.extensions and not mime.isascii():
+        if '8BITMIME' in self.extensions and (mime is None or not mime.isascii()):
             parameters += ' BODY=8BITMIME'
         return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode('ascii')
 
@@ -182,6 +228,10 @@ class ClientSession:
             raise await self._early_reply()
         self.stream.write(last)
         self.sent_data = len(data)
+        if self.companion is not None:
+            self.stream.flush()
+            with contextlib.suppress(ConnectionLost):  # waiting for the reply says it better
+                await self.companion.after_dot()
         reply = await self._reply('message')
         self._expect(reply, 'message', 2)
         self._dirty = False

@@ -2,8 +2,8 @@
 
 A command goes through three steps. `check` parses the argument and tests the state, changes nothing, and raises
 Refused. If the row names a `step`, whoever has a say is asked about what it gave (plugins, by the driver). `proceed`
-has the effect, and gives the reply; it refuses only what the answer to that question may have changed. HELP is made from
-the same rows.
+has the effect, and gives the reply; it refuses only what the answer to that question may have changed. HELP is made
+from the same rows.
 """
 
 from __future__ import annotations

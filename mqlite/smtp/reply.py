@@ -33,6 +33,7 @@ REPLIES = {
     'too-busy':         (421, '4.7.0', 'Too many connections, try again later'),
     'too-many-rcpts':   (452, '4.5.3', 'Too many recipients'),
     'queue-trouble':    (452, '4.3.1', 'The queue cannot take messages now, try again later'),
+    'plugin-trouble':   (451, '4.3.0', 'A filter of this server is not available now, try again later'),
     'line-too-long':    (500, '5.5.2', 'Line too long'),
     'bad-line-end':     (500, '5.5.2', 'A line must end with <CR><LF>'),
     'unknown-command':  (500, '5.5.2', 'Command not recognized'),

@@ -12,6 +12,7 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.task import Waiter, sleep
 from mqlite.message.identifier import Identifiers
+from mqlite.plugin.host import PluginHost
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, QueueStatus
 from mqlite.receive import Receiver, ReceiverConfig
 from mqlite.smtp.server import LAST_WORDS_SECONDS, ServerConfig, SmtpServer
@@ -100,14 +101,17 @@ class Bench:
     """A server on a free port, its reactor with the virtual clock, and its store; errors of tasks are raised."""
 
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = 0,
-                 relay: bool = True, **limits: int) -> None:
+                 relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None, **limits: int) -> None:
         self.clock = VirtualClock()
         self.errors: list[BaseException] = []
         self.reactor = Reactor(self.clock, lambda error, where: self.errors.append(error))
         self.store = MemoryStore(self.reactor)
-        self.receiver = Receiver(self.clock, self.store, Identifiers('id', 0, 0), ReceiverConfig(NAME, 'inbox', True))
+        self.receiver = Receiver(self.clock, self.store, Identifiers('id', 0, 0),
+                                 ReceiverConfig(NAME, 'inbox', True, 'local'))
+        host = plugins(self.reactor) if plugins else None
         config = ServerConfig(NAME, Limits(**limits), timeout, connections, lambda address: relay)
-        self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive)
+        self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
+                                 host.ask_for if host else None)
         self.listener = Listener(self.reactor, HOST, 0, self.server.accept, self._trouble)
         self.listener.start()
         self.clients: list[Stream] = []

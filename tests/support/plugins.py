@@ -1,0 +1,84 @@
+"""Plugins under test: compiled, loaded once per process behind one shim, and asked by a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mqlite.log import Log
+from mqlite.loop.reactor import Reactor
+from mqlite.plugin.host import PluginHost
+from mqlite.plugin.loader import load_plugins
+from tests.support.c_plugin import build_plugin
+from tests.support.smtp import Bench
+
+VERSION = '#include <mailerq.h>\n#include <string.h>\nint mq_version(void) { return MQ_API_VERSION; }\n'
+OLD = '#define MQ_API_GENERATION 3\n' + VERSION
+PATIENCE = 60.0
+
+
+class Lines(Log):
+    """A log that is kept. One for all, as the functions behind the shim are one for the process."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.lines: list[str] = []
+
+    def _write(self, level: str, text: str) -> None:
+        self.lines.append(text)
+
+    def said(self) -> list[str]:
+        """What plugins have said with MQ_log since the last time."""
+        said = [line[len('[plugin] '):] for line in self.lines if line.startswith('[plugin] ')]
+        self.lines = [line for line in self.lines if not line.startswith('[plugin] ')]
+        return said
+
+
+LOG = Lines()
+
+
+class PluginBench(Bench):
+    """A server with the plugins of a folder."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        LOG.lines.clear()
+        self.host: PluginHost
+
+        def host(reactor: Reactor) -> PluginHost:
+            self.host = PluginHost(load_plugins(str(folder), LOG, 0, ''), reactor, LOG, PATIENCE)
+            return self.host
+
+        super().__init__(plugins=host, **options)
+        self.run(self.host.start())
+
+    def close(self) -> None:
+        super().close()
+
+    async def send(self, *recipients: str, data: bytes = b'Subject: x\r\n\r\nbody\r\n') -> bytes:
+        """One message on a connection of its own; the codes of the replies, the greeting's first."""
+        stream = await self.client(greeted=False)
+        codes = [(await self.read_line(stream))[:3]]
+        commands = [b'EHLO c.example', b'MAIL FROM:<a@example.org>',
+                    *(f'RCPT TO:<{recipient}>'.encode() for recipient in recipients or ['b@example.org']), b'DATA']
+        codes.append(await self.talk(stream, *commands))
+        if codes[-1].endswith(b'354'):
+            codes.append(await self.talk(stream, data + b'.'))
+        if codes[-1][:3] != b'':
+            codes.append(await self.talk(stream, b'QUIT'))
+        await self.quiet()
+        return b' '.join(codes)
+
+
+def build(folder: Path, source: str, *options: str, name: str = '10-test', old: bool = False) -> Path:
+    """A plugin in C: `source` behind the header and mq_version."""
+    work = folder.parent / f'{folder.name}-c'
+    work.mkdir(exist_ok=True)
+    made = build_plugin(work, (OLD if old else VERSION) + source, *options, name=name)
+    folder.mkdir(exist_ok=True)
+    return made.rename(folder / made.name)
+
+
+def build_all(folder: Path, sources: Sequence[tuple[str, str]]) -> None:
+    for name, source in sources:
+        build(folder, source, name=name)

@@ -1,0 +1,474 @@
+"""The plugin host: C plugins of both generations, and Python plugins, asked by the real server.
+
+A virtual clock moves the timers that plugins start. Each C source is a plugin with one idea.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from mqlite.errors import ConfigError
+from mqlite.plugin.chain import RETRIES
+from mqlite.plugin.loader import load_plugins
+from tests.support.c_plugin import build_plugin
+from tests.support.plugins import LOG, PATIENCE, PluginBench, build
+
+Make = Callable[..., PluginBench]
+OK = b'220 250 250 250 354 250 221'
+GO = '''static MQ_Connection *held;
+__attribute__((unused)) static void go(void *how) {
+    (how == (void *)1 ? MQ_complete : how == (void *)2 ? MQ_retry : MQ_continue)(held); }
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / 'plugins'
+
+
+@pytest.fixture
+def make(folder: Path) -> Iterator[Make]:
+    made: list[PluginBench] = []
+
+    def bench(*sources: str, old: bool = False, python: str = '', options: tuple[str, ...] = (),
+              **limits: bool) -> PluginBench:
+        folder.mkdir(exist_ok=True)
+        for number, source in enumerate(sources, 1):
+            build(folder, source, *options, name=f'{number}0-test-{folder.parent.name}', old=old)
+        if python:
+            (folder / '50-test.py').write_text(python)
+        made.append(PluginBench(folder, **limits))
+        return made[-1]
+
+    yield bench
+    for one in made:
+        one.close()
+
+
+TRACE = """
+#include <stdio.h>
+#define SAY(...) do { char t[256]; snprintf(t, sizeof t, __VA_ARGS__); MQ_log(MQ_INFO, t); } while (0)
+void mq_initialize(void) { SAY("initialize"); }
+bool mq_smtp_in_connect(MQ_Context *x, MQ_Connection *c) { (void)x;
+    SAY("connect %d %d %d", MQ_fileDescriptor(c) > 2, MQ_secure(c), MQ_authenticated(c)); return false; }
+bool mq_smtp_in_data(MQ_Context *x, MQ_Connection *c, const char *mime, size_t size) { (void)x; (void)c;
+    SAY("data %zu %.7s", size, mime); return false; }
+bool mq_smtp_in_close(MQ_Context *x, MQ_Connection *c) { (void)x; (void)c; SAY("close"); return false; }
+"""
+NEW_TRACE = TRACE + """
+void mq_context_initialize(MQ_Context *x) { (void)x; SAY("context"); }
+bool mq_smtp_in_mailfrom(MQ_Context *x, MQ_Connection *c, MQ_Address *a) { (void)x; (void)c;
+    SAY("mailfrom %s", MQ_email(a) ? MQ_email(a) : "null"); return false; }
+bool mq_smtp_in_rcptto(MQ_Context *x, MQ_Connection *c, MQ_Address *a) { (void)x; (void)c;
+    SAY("rcptto %s %d", MQ_email(a), MQ_local(a)); return false; }
+bool mq_smtp_in_message(MQ_Context *x, MQ_Connection *c, MQ_Message *m) { (void)x; (void)c;
+    SAY("message %s %s %.8s", MQ_email(MQ_envelope(m)), MQ_email(MQ_recipient(m)), MQ_mime(m)); return false; }
+"""
+OLD_TRACE = TRACE + """
+bool mq_context_initialize(MQ_Context *x) { (void)x; SAY("context"); return false; }
+bool mq_smtp_in_mailfrom(MQ_Context *x, MQ_SmtpConnection *c, const char *a, size_t n) { (void)x; (void)c;
+    SAY("mailfrom %.*s", (int)n, a); return false; }
+bool mq_smtp_in_rcptto(MQ_Context *x, MQ_SmtpConnection *c, const char *a, size_t n) { (void)x; (void)c;
+    SAY("rcptto %.*s 0", (int)n, a); return false; }
+bool mq_smtp_in_message(MQ_Context *x, MQ_SmtpConnection *c, MQ_Message *m) { (void)x; (void)c;
+    SAY("message %s %s %.8s", MQ_Envelope(m), MQ_Recipient(m), MQ_Mime(m)); return false; }
+"""
+
+
+@pytest.mark.parametrize(('source', 'old'), [(NEW_TRACE, False), (OLD_TRACE, True)], ids=['5', '3'])
+def test_every_step_of_a_message(make: Make, source: str, old: bool) -> None:
+    bench = make(source, old=old)
+    assert bench.run(bench.send('b@example.org', 'c@example.org')) == b'220 250 250 250 250 354 250 221'
+    assert LOG.said() == [
+        'initialize', 'context', 'connect 1 0 0', 'mailfrom a@example.org', 'rcptto b@example.org 0',
+        'rcptto c@example.org 0', 'data 20 Subject', 'message a@example.org b@example.org Received',
+        'message a@example.org c@example.org Received', 'close']
+    assert LOG.lines == []
+
+
+def step(name: str) -> str:
+    """The beginning of the definition of a callback of generation 5; the connection is `c`."""
+    more = {'mailfrom': ', MQ_Address *a', 'rcptto': ', MQ_Address *a', 'message': ', MQ_Message *m',
+            'data': ', const char *a, size_t n'}.get(name, '')
+    unused = {'message': '(void)m;', 'mailfrom': '(void)a;', 'rcptto': '(void)a;', 'data': '(void)a; (void)n;'}
+    return f'bool mq_smtp_in_{name}(MQ_Context *x, MQ_Connection *c{more}) {{ (void)x; (void)c; {unused.get(name, "")}'
+
+
+# three plugins in every combination
+
+PLAN = """
+char plan[4];       /* what to do when called: c continue, x complete, r retry, - nothing; upper case: later */
+int calls;
+""" + GO + '\n'.join(step(name) + """
+    char said[2] = { NUMBER, 0 }; MQ_log(MQ_INFO, said); held = c;
+    char todo = plan[calls++ % strlen(plan)];
+    if (todo == '-') return false;
+    void *how = todo == 'x' || todo == 'X' ? (void *)1 : todo == 'r' || todo == 'R' ? (void *)2 : NULL;
+    if (todo < 'a') MQ_startTimer(x, 1, go, how); else go(how);
+    return true; }""" for name in ('connect', 'mailfrom', 'rcptto', 'data', 'message'))
+
+
+def expected(plans: list[str], steps: int) -> list[str]:
+    """Which plugins are called, by the words of the vendor's pages."""
+    called: list[str] = []
+    left = [itertools.cycle(plan.lower()) for plan in plans]
+    for _ in range(steps):
+        at = 0
+        while at < len(plans):
+            called.append(str(at + 1))
+            todo = next(left[at])
+            at = {'x': len(plans), 'r': 0}.get(todo, at + 1)
+    return called
+
+
+@pytest.mark.parametrize('later', [False, True], ids=['at-once', 'later'])
+def test_continue_complete_and_retry(make: Make, later: bool) -> None:
+    """Three plugins in every combination, at all five steps of a message."""
+    bench = make(*(PLAN.replace('NUMBER', f"'{number}'") for number in (1, 2, 3)))
+    libraries = [plugin._library for plugin in bench.host._plugins]     # type: ignore[attr-defined]
+    for plans in itertools.product(('-', 'c', 'x', 'rc', 'rx'), repeat=3):
+        chosen = [plan.upper() if later else plan for plan in plans]
+        for library, plan in zip(libraries, chosen):
+            (ctypes.c_char * 4).in_dll(library, 'plan').value = plan.encode()
+            ctypes.c_int.in_dll(library, 'calls').value = 0
+        assert bench.run(bench.send()) == OK, chosen
+        assert LOG.said() == expected(chosen, steps=5), chosen
+        assert LOG.lines == []
+
+
+# refusing
+
+@pytest.mark.parametrize(('name', 'codes'), [
+    ('connect',  b'550'),
+    ('mailfrom', b'220 250 550 503 503 221'),
+    ('rcptto',   b'220 250 250 550 554 221'),
+    ('data',     b'220 250 250 250 354 550 221'),
+    ('message',  b'220 250 250 250 354 550 221'),
+])
+@pytest.mark.parametrize('how', ['MQ_reject(c, 550, "5.7.1", "No\\r\\nentry"); return false; }',
+                                 'MQ_send(c, "550 5.7.1 No entry\\r\\n", 20); MQ_complete(c); return true; }'])
+def test_a_step_is_refused(make: Make, name: str, codes: bytes, how: str) -> None:
+    second = step(name) + ' MQ_log(MQ_INFO, "asked"); return false; }'
+    bench = make(step(name) + how, second)
+
+    async def talk() -> bytes:
+        if name == 'connect':
+            stream = await bench.client(greeted=False)
+            return (await bench.read_line(stream))[:3] + await bench.read_line(stream)
+        return await bench.send()
+
+    assert bench.run(talk()) == codes
+    assert LOG.said() == [] and bench.documents() == []
+
+
+def test_a_421_ends_the_session(make: Make) -> None:
+    bench = make(step('mailfrom') + 'MQ_reject(c, 421, NULL, "bye"); return false; }')
+
+    async def talk() -> bytes:
+        stream = await bench.client()
+        await bench.ask(stream, b'EHLO c.example\r\n')
+        return b''.join([*(await bench.ask(stream, b'MAIL FROM:<a@b.example>\r\n')), await bench.read_line(stream)])
+
+    assert bench.run(talk()) == b'421 bye\r\n'
+
+
+def test_what_a_plugin_sends_comes_in_its_order(make: Make) -> None:
+    bench = make(step('mailfrom') + 'MQ_send(c, "250-first\\r\\n", 11); return false; }')
+
+    async def talk() -> list[bytes]:
+        stream = await bench.client()
+        await bench.ask(stream, b'EHLO c.example\r\n')
+        return await bench.ask(stream, b'NOOP\r\nMAIL FROM:<a@b.example>\r\n') + await bench.ask(stream, b'')
+
+    assert bench.run(talk()) == [b'250 2.0.0 Ok\r\n', b'250-first\r\n', b'250 2.1.0 Sender ok\r\n']
+
+
+# what plugins change
+
+def test_login_and_local_addresses(make: Make) -> None:
+    """Both open what is closed to this client: a login to everywhere, a local address to its own queue."""
+    bench = make(step('rcptto') + """
+        if (!strcmp(MQ_email(a), "here@example.org")) MQ_setLocal(a, true);
+        if (!strcmp(MQ_email(a), "login@example.org")) MQ_setAuthenticated(c, true);
+        return false; }""", relay=False)
+    assert bench.run(bench.send('b@example.org')) == b'220 250 250 550 554 221'
+    assert bench.run(bench.send('here@example.org')) == OK
+    assert bench.run(bench.send('login@example.org')) == OK
+    assert [document['recipient'] for document in bench.documents('local')] == ['here@example.org']
+    assert [document['recipient'] for document in bench.documents()] == ['login@example.org']
+
+
+def test_a_message_is_changed_for_one_recipient(make: Make) -> None:
+    bench = make(step('message') + """
+        if (strcmp(MQ_email(MQ_recipient(m)), "b@example.org")) return false;
+        MQ_setEnvelope(m, "new@example.org", 15); MQ_setRecipient(m, "other@example.org", 17);
+        MQ_setMime(m, "Subject: new\\n\\nx", 15); MQ_setLocal(m, true); return false; }""")
+    assert bench.run(bench.send('b@example.org', 'c@example.org'))[-7:] == b'250 221'
+    [local], [other] = bench.documents('local'), bench.documents()
+    assert (local['envelope'], local['recipient'], local['mime']) == (
+        'new@example.org', 'other@example.org', 'Subject: new\r\n\r\nx\r\n')
+    assert (other['envelope'], other['recipient']) == ('a@example.org', 'c@example.org')
+    assert other['mime'].endswith('body\r\n')
+
+
+JSON = {
+    'libfastjson': ('#include <libfastjson/json.h>\n', 'fjson', 'MQ_json', '-lfastjson'),
+    'json-c':      ('#include <json-c/json.h>\n', 'json', 'MQ_Json', '-ljson-c'),
+}
+
+
+@pytest.mark.parametrize('library', JSON)
+def test_json_that_is_edited_in_c_is_published(make: Make, library: str) -> None:
+    include, prefix, get, option = JSON[library]
+    bench = make(include + step('message') + f"""
+        struct {prefix}_object *j = {get}(m), *tags = {prefix}_object_new_array();
+        {prefix}_object_array_add(tags, {prefix}_object_new_string("tag"));
+        {prefix}_object_object_add(j, "tags", tags);
+        {prefix}_object_object_add(j, "recipient", {prefix}_object_new_string("json@example.org"));
+        {prefix}_object_object_del(j, "connection"); return false; }}""",
+                 step('message') + 'MQ_log(MQ_INFO, MQ_email(MQ_recipient(m))); return false; }', options=(option,))
+    assert bench.run(bench.send(data=b'Subject: \xff\r\n\r\n')) == OK
+    [document] = bench.documents()
+    assert document['tags'] == ['tag'] and document['recipient'] == 'json@example.org'
+    assert 'connection' not in document and 'Subject: \udcff' in document['mime']
+    assert LOG.said() == ['json@example.org'] and LOG.lines == []
+
+
+def test_data_of_a_connection_and_of_a_context_is_the_plugins_own(make: Make) -> None:
+    count = """
+        long n = (long)MQ_connectionData(c) + 1; MQ_setConnectionData(c, (void *)n);
+        long k = (long)MQ_contextData(x) + STEP; MQ_setContextData(x, (void *)k);
+        char t[64]; snprintf(t, sizeof t, "%ld %ld", n, k); MQ_log(MQ_INFO, t); return false; }"""
+    bench = make(*('#include <stdio.h>\n' + ''.join(step(name) + count.replace('STEP', by)
+                                                  for name in ('mailfrom', 'rcptto')) for by in ('1', '10')))
+    bench.run(bench.send())
+    bench.run(bench.send())
+    assert LOG.said() == ['1 1', '1 10', '2 2', '2 20', '1 3', '1 30', '2 4', '2 40']
+
+
+# timers and descriptors
+
+def test_timers(make: Make) -> None:
+    bench = make("""
+        static MQ_Timer *stopped, *moved; static MQ_Connection *held;
+        static void on_stopped(void *d) { (void)d; MQ_log(MQ_INFO, "never"); }
+        static void on_moved(void *d) { MQ_log(MQ_INFO, d); MQ_continue(held); MQ_stopTimer(moved); }
+        """ + step('mailfrom') + """ held = c;
+        stopped = MQ_startTimer(x, 5, on_stopped, NULL); moved = MQ_startTimer(x, 5, on_moved, "moved");
+        MQ_stopTimer(stopped); MQ_resetTimer(moved, 20); return true; }""")
+    before = bench.clock.monotonic()
+    assert bench.run(bench.send()) == OK
+    assert LOG.said() == ['moved'] and 20 <= bench.clock.monotonic() - before < 21
+
+
+def test_a_descriptor_is_watched(make: Make) -> None:
+    bench = make("""
+        #include <unistd.h>
+        static int ends[2]; static MQ_Connection *held;
+        static void on_ready(MQ_IOWatcher *w, int fd, int events, void *data) {
+            char got[8] = ""; if (read(fd, got, 7) > 0 && (events & MQ_READ)) MQ_log(MQ_INFO, got);
+            MQ_log(MQ_INFO, data); MQ_ioUnwatch(w); close(ends[0]); close(ends[1]); MQ_continue(held); }
+        static void on_timer(void *d) { (void)d; if (write(ends[1], "ping", 4) < 0) MQ_log(MQ_CRIT, "write"); }
+        """ + step('mailfrom') + """ held = c;
+        if (pipe(ends)) return false;
+        if (MQ_ioWatch(x, 9999, MQ_READ, on_ready, NULL)) MQ_log(MQ_CRIT, "watched what is not open");
+        MQ_ioWatch(x, ends[0], MQ_READ, on_ready, "data"); MQ_startTimer(x, 1, on_timer, NULL); return true; }""")
+    assert bench.run(bench.send()) == OK
+    assert LOG.said() == ['ping', 'data']
+    assert [line for line in LOG.lines if '9999' in line] == LOG.lines and len(LOG.lines) == 1
+
+
+# misbehaviour
+
+def held_by(rest: str = '', before: str = '') -> str:
+    return GO + before + step('mailfrom') + f' held = c; {rest} return true; }}'
+
+
+def test_a_plugin_that_never_hands_back(make: Make) -> None:
+    """451, also for what follows; the plugin is named, and close comes all the same."""
+    bench = make(held_by() + step('close') + 'MQ_log(MQ_INFO, "close"); return false; }'
+                 + step('rcptto') + 'return false; }')
+    before = bench.clock.monotonic()
+    assert bench.run(bench.send()) == b'220 250 451 503 503 221'
+    assert PATIENCE <= bench.clock.monotonic() - before < PATIENCE + 1
+    assert LOG.said() == ['close'] and '10-test' in LOG.lines[0] and 'mq_smtp_in_mailfrom' in LOG.lines[0]
+
+
+def test_a_late_hand_back_is_ignored(make: Make) -> None:
+    bench = make(held_by(f'MQ_startTimer(x, {PATIENCE + 5}, go, NULL);'))
+
+    async def talk() -> bytes:
+        stream = await bench.client()
+        await bench.ask(stream, b'EHLO c.example\r\n')
+        first = await bench.talk(stream, b'MAIL FROM:<a@b.example>')
+        await bench.quiet(10)
+        return first + await bench.talk(stream, b'MAIL FROM:<a@b.example>', b'NOOP')
+
+    assert bench.run(talk()) == b'451451 250'
+    assert any('without being in control' in line for line in LOG.lines)
+
+
+def test_handed_back_twice(make: Make) -> None:
+    bench = make(held_by('go(NULL); go((void *)1);'), step('mailfrom') + 'MQ_log(MQ_INFO, "second"); return false; }')
+    assert bench.run(bench.send()) == OK
+    assert LOG.said() == ['second'] and any('once more' in line for line in LOG.lines)
+
+
+def test_a_retry_without_end_is_ended(make: Make) -> None:
+    bench = make(held_by('go((void *)2);'))
+    assert bench.run(bench.send()) == b'220 250 451 503 503 221'
+    assert any(f'{RETRIES} times' in line for line in LOG.lines)
+
+
+def test_handed_back_from_another_thread(make: Make) -> None:
+    bench = make("""
+        #include <pthread.h>
+        static pthread_t thread; static MQ_Connection *held;
+        static void *work(void *d) { MQ_send(held, "250-from a thread\\r\\n", 19); MQ_continue(held); return d; }
+        """ + step('mailfrom') + """ held = c; pthread_create(&thread, NULL, work, NULL); return true; }
+        bool mq_smtp_in_close(MQ_Context *x, MQ_Connection *c) { (void)x; (void)c; pthread_join(thread, NULL);
+        return false; }""", options=('-pthread',))
+
+    async def talk() -> list[bytes]:
+        stream = await bench.client()
+        await bench.ask(stream, b'EHLO c.example\r\n')
+        bench.reactor.threads_busy += 1     # the clock must not jump while the thread is on its way
+        try:
+            return await bench.ask(stream, b'MAIL FROM:<a@b.example>\r\n')
+        finally:
+            bench.reactor.threads_busy -= 1
+
+    assert bench.run(talk()) == [b'250-from a thread\r\n', b'250 2.1.0 Sender ok\r\n']
+    assert LOG.lines == []
+
+
+def test_the_peer_leaves_while_a_plugin_is_in_control(make: Make) -> None:
+    """The session ends at once, close is called, and the hand-back that comes later finds nothing."""
+    bench = make(held_by('MQ_startTimer(x, 30, go, NULL);')
+                 + step('close') + 'MQ_log(MQ_INFO, "close"); return false; }')
+
+    async def leave() -> None:
+        stream = await bench.client()
+        await bench.ask(stream, b'EHLO c.example\r\n')
+        stream.write(b'MAIL FROM:<a@b.example>\r\n')
+        stream.flush()
+        await bench.quiet()
+        stream.close()
+        await bench.quiet(1)
+        assert LOG.said() == ['close'] and len(bench.server) == 0
+        await bench.quiet(60)
+
+    bench.run(leave())
+    assert bench.host.context.holds == []
+
+
+def test_null_and_stale_handles(make: Make) -> None:
+    bench = make("""
+        static MQ_Address *old; static MQ_Connection *gone;
+        """ + step('mailfrom') + """ old = a; return false; }
+        """ + step('rcptto') + """
+        if (MQ_email(old) || MQ_email(NULL) || MQ_send(NULL, "x", 1) || MQ_fileDescriptor((void *)a) != -1)
+            MQ_log(MQ_CRIT, "answered");
+        MQ_setMime(NULL, NULL, 5); MQ_startTimer(NULL, 1, NULL, NULL); MQ_continue(NULL); MQ_stopTimer((void *)7);
+        if (gone && MQ_secure(gone)) MQ_log(MQ_CRIT, "secure");
+        gone = c; return false; }""")
+    bench.run(bench.send())
+    assert bench.run(bench.send()) == OK and LOG.said() == []
+    assert all('handle' in line for line in LOG.lines)
+    told = [line.split()[1] for line in LOG.lines]
+    assert len(told) == len(set(told)), 'each function once'
+
+
+def test_handles_do_not_pile_up(make: Make) -> None:
+    bench = make(NEW_TRACE)
+    handles = bench.host._plugins[0]._handles       # type: ignore[attr-defined]
+    bench.run(bench.send())
+    before = len(handles)
+    for _ in range(20):
+        bench.run(bench.send('b@example.org', 'c@example.org'))
+    assert len(handles) == before
+    LOG.said()
+
+
+def test_a_plugin_that_blocks_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mqlite.plugin.chain.SLOW_SECONDS', -1.0)
+    bench = make(step('mailfrom') + 'return false; }')
+    bench.run(bench.send())
+    assert ['10-test' in line and 'ms in mq_smtp_in_mailfrom' in line for line in LOG.lines] == [True]
+
+
+# loading
+
+@pytest.mark.parametrize(('source', 'text'), [
+    ('int seven = 7;', 'has no mq_version'),
+    ('int mq_version(void) { return 12345; }', 'plugin-generation'),
+    ('extern void no_such_function(void); int mq_version(void) { no_such_function(); return 5; }', 'no_such_function'),
+])
+def test_what_is_no_plugin_stops_the_start(tmp_path: Path, source: str, text: str) -> None:
+    build_plugin(tmp_path, source, name='10-bad')
+    with pytest.raises(ConfigError, match=text) as caught:
+        load_plugins(str(tmp_path), LOG, 0, '')
+    assert '10-bad' in str(caught.value)
+
+
+def test_a_directory_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match='plugin-directory'):
+        load_plugins('/no/such/folder', LOG, 0, '')
+
+
+# Python
+
+PYTHON = """
+def mq_smtp_in_mailfrom(context, connection, address):
+    connection.data = {'from': address.email}
+
+async def mq_smtp_in_rcptto(context, connection, address):
+    await context.sleep(10)
+    if address.email.startswith('bad'):
+        connection.reject(550, '5.1.1', 'nobody')
+
+def mq_smtp_in_data(context, connection, mime):
+    context.log(f'{connection.data["from"]} {len(mime)} {connection.secure}')
+    context.start_timer(5, connection.continue_)
+    return True
+
+def mq_smtp_in_message(context, connection, message):
+    message.fields['tags'] = ['python']
+    message.set_mime(message.mime + b'footer')
+"""
+
+
+def test_python_does_what_c_does(make: Make) -> None:
+    bench = make(python=PYTHON)
+    before = bench.clock.monotonic()
+    assert bench.run(bench.send('bad@example.org', 'b@example.org')) == b'220 250 250 550 250 354 250 221'
+    assert 25 <= bench.clock.monotonic() - before < 26
+    [document] = bench.documents()
+    assert document['tags'] == ['python'] and document['mime'].endswith('body\r\nfooter\r\n')
+    assert LOG.said() == ['a@example.org 20 False']
+
+
+@pytest.mark.parametrize('body', ['    1 / 0', '    await context.sleep(1)\n    1 / 0'])
+def test_an_exception_in_a_python_plugin_defers(make: Make, body: str) -> None:
+    bench = make(python=f'async def mq_smtp_in_mailfrom(context, connection, address):\n{body}\n')
+    assert bench.run(bench.send()) == b'220 250 451 503 503 221'
+    assert '50-test.py failed in mq_smtp_in_mailfrom: ZeroDivisionError' in LOG.lines[0]
+
+
+def test_a_coroutine_that_takes_too_long_is_ended(make: Make) -> None:
+    bench = make(python="""
+async def mq_smtp_in_mailfrom(context, connection, address):
+    try:
+        await context.sleep(1000)
+    finally:
+        context.log('ended')
+""")
+    assert bench.run(bench.send()) == b'220 250 451 503 503 221' and LOG.said() == ['ended']
+
+
