@@ -39,6 +39,7 @@ class FakeSession:
 
     def __init__(self, bench: Bench, route: Route) -> None:
         self.mta, self.messages, self.sent_data, self.extensions = 'mx', 0, 0, ['DSN']
+        self.companion = None
         self.usable = self.ready = True
         self.stream = FakeStream(self)
         self.route, self.ended = route, False
@@ -53,6 +54,9 @@ class FakeSession:
         if isinstance(outcome, Exception):
             raise outcome
         return Reply(250, '', ('kept',))
+
+    def hang_up(self) -> None:
+        self.stream.close()
 
     async def quit(self) -> None:
         try:

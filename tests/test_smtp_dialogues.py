@@ -23,7 +23,7 @@ def bench_for(dialogue: Dialogue) -> Bench:
     limits = {name: int(settings.pop(name)) for name in LIMITS if name in settings}
     relay = settings.pop('relay', 'yes') == 'yes'
     assert not settings, f'unknown settings {settings}'
-    return Bench(None, relay=relay, **limits)
+    return Bench(relay=relay, **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
 
 
 async def play_turn(bench: Bench, turn: Turn, one_by_one: bool) -> bytes:

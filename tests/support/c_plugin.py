@@ -12,6 +12,6 @@ def build_plugin(folder: Path, source: str, *options: str, name: str = 'plugin')
     """The shared object. `options` of gcc come after the source, where libraries belong."""
     code, target = folder / f'{name}.c', folder / f'{name}.so'
     code.write_text(source)
-    subprocess.run([find_program('gcc'), '-shared', '-fPIC', '-Wall', '-Wextra', '-Werror', '-I', ROOT / 'include', '-o', target,
-                    code, *options], check=True, timeout=60)
+    subprocess.run([find_program('gcc'), '-shared', '-fPIC', '-Wall', '-Wextra', '-Werror', '-I', ROOT / 'include',
+                    '-o', target, code, *options], check=True, timeout=60)
     return target
