@@ -132,6 +132,7 @@ class Companion:
     async def before_data(self, mime: bytes | None) -> bytes:
         """What to send in place of the MIME. ClientFailure when a plugin objects; NoMime when nobody has one."""
         assert self._message is not None
+        self._message.original = mime
         objection = await self._host.chain.ask(self._connection, OUT_DATA, self._message)
         if objection is not None:
             reply = read_reply(objection.answer)

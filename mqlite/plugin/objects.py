@@ -130,13 +130,16 @@ def read_reply(data: bytes) -> Reply | None:
 
 @dataclass(eq=False)
 class Message:
-    """A message as plugins see it. `mime` of an outgoing one is None until a plugin sets it."""
+    """A message as plugins see it. `mime` of an outgoing one is None until a plugin sets it; what is to be sent
+    otherwise is the `original`, which stands in the JSON.
+    """
 
     fields: dict[str, Any]  # the properties; of an incoming message with envelope and recipient kept in step
     sender: Address
     recipient: Address
     mime: bytes | None
     incoming: bool
+    original: bytes | None = None
     objects: dict[str, Any] = field(default_factory=dict)  # JSON objects of C libraries that were handed out
 
     @property
@@ -158,9 +161,8 @@ class Message:
 
     def all_fields(self) -> dict[str, Any]:
         """The JSON with the MIME, as it is published."""
-        if self.mime is None:
-            return dict(self.fields)
-        return {**self.fields, 'mime': self.mime.decode('utf-8', 'surrogateescape')}
+        mime = self.original if self.mime is None else self.mime
+        return {**self.fields, 'mime': mime.decode('utf-8', 'surrogateescape')} if mime is not None else self.fields
 
     def take_changes(self) -> None:
         """A plugin is done: what it changed in the JSON counts. JsonFault when that is no JSON; then nothing does."""
