@@ -163,7 +163,8 @@ def test_quarantine(folder: Path) -> None:
 
     async def suspect() -> bytes:
         stream = await bench.client()
-        return await bench.talk(stream, b'EHLO c', b'MAIL FROM:<x@example.net>', b'RCPT TO:<b@example.org>', b'DATA', b'.')
+        return await bench.talk(stream, b'EHLO c', b'MAIL FROM:<x@example.net>', b'RCPT TO:<b@example.org>', b'DATA',
+                                b'.')
 
     assert bench.run(suspect()) == b'250 250 250 354 250'
     assert len(bench.documents()) == 1 and bench.documents('local')[0]['tags'] == ['quarantine']
