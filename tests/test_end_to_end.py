@@ -20,10 +20,11 @@ import pytest
 
 from mqlite.queues.contract import Message
 from mqlite.queues.sqlite import Batch, Database
+from tests.support.c_plugin import build_plugin
 from tests.support.daemon import Daemon
 from tests.support.load import connect, send
 from tests.support.peers import SmtpSink, smtp_source
-from tests.support.process import HOST, find_program
+from tests.support.process import HOST, ROOT, find_program
 from tests.support.sink import CapturingSink
 
 Start = Callable[..., Daemon]
@@ -255,3 +256,19 @@ def test_poison_is_given_up_once_with_the_reason(start_daemon: Start, sink: Capt
     assert all(one['results'][0]['description'] for one in given_up)
     send(daemon.port)                                   # it still works
     sink.wait_for(1)
+
+
+def test_plugins_take_part_on_both_ways(start_daemon: Start, sink: CapturingSink, tmp_path: Path) -> None:
+    """The daemon loads the examples; one marks what comes in, the other changes what goes out."""
+    plugins = tmp_path / 'plugins'
+    plugins.mkdir()
+    build_plugin(plugins, (ROOT / 'plugins' / 'footer.c').read_text(), '-lfastjson', name='10-footer')
+    build_plugin(plugins, (ROOT / 'plugins' / 'trace.c').read_text(), name='20-trace')
+    daemon = start_daemon(plugin_directory=plugins, smtp_sink_address=HOST, smtp_sink_port=sink.port)
+    send(daemon.port, b'Subject: x\r\n\r\nbody\r\n')
+    [kept] = sink.wait_for(1)
+    assert kept.message.endswith(b'\r\n\r\nbody\r\n\r\n-- \r\nSent with mqlite\r\n')
+    daemon.stop()
+    assert 'plugins in' in daemon.output() and '10-footer.so, 20-trace.so' in daemon.output()
+    for step in ('connect', 'rcptto recipient@example.com', 'close', 'out data', 'out sent'):
+        assert f' {step}' in daemon.output(), step
