@@ -16,7 +16,9 @@ class AuthUnavailable(TemporaryError):
 class Authenticator(Protocol):
     """A store of logins."""
 
-    mechanisms: Sequence[str]  # that it can check: what EHLO may offer
+    @property
+    def mechanisms(self) -> Sequence[str]:
+        """Those that it can check: what EHLO may offer."""
 
     def check(self, credentials: Credentials, client: str) -> Awaitable[bool]:
         """Whether they are right; `client` is the numeric address that they came from. AuthUnavailable."""

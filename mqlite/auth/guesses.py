@@ -6,8 +6,8 @@
         0             1     2     4     8     16    30        for a login under attack at most LOGIN_DELAY
 
 A count halves every HALF_LIFE seconds. A client whose network has CUT_OFF failures is sent away with 421 until enough
-has decayed: at that point it has one guess in about 80 seconds. Nothing that succeeds takes back a failure, or a guesser
-with one account of his own could start afresh whenever he likes.
+has decayed: at that point it has one guess in about 80 seconds. Nothing that succeeds takes back a failure, or a
+guesser with one account of his own could start afresh whenever he likes.
 
 A login is never cut off, or anybody could lock out anybody; and who has logged in with it from the same network before
 does not wait for what others try. Clients are counted by address, in IPv6 by /64, which is what one customer gets.

@@ -58,7 +58,7 @@ def _spawn(command: Sequence[str], given: bytes, environment: Mapping[str, str])
         actions = [(os.POSIX_SPAWN_DUP2, reader, 0),
                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
-        return os.posix_spawn(command[0], command, dict(environment), file_actions=actions, setpgroup=0,
+        return os.posix_spawn(command[0], list(command), dict(environment), file_actions=actions, setpgroup=0,
                               setsigmask=(), setsigdef=(signal.SIGPIPE,))
     finally:
         os.close(reader)

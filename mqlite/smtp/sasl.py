@@ -90,7 +90,7 @@ class Exchange:
     """One AUTH command: `start` with its argument, then `feed` with each line, until neither gives a 334."""
 
     def __init__(self, mechanisms: Sequence[str], make_challenge: Callable[[], bytes]) -> None:
-        """`mechanisms`: those on offer. `make_challenge`: for CRAM-MD5, ASCII that nobody can foretell, each one new."""
+        """`mechanisms`: those on offer. `make_challenge`: ASCII that nobody can foretell, new each time (CRAM-MD5)."""
         self._mechanisms = mechanisms
         self._make_challenge = make_challenge
         self._next: Callable[[bytes], Step] | None = None  # what to do with the next response
