@@ -64,12 +64,12 @@ def bind_request(name: str, password: bytes) -> bytes:
 
 def read_bind(data: bytes) -> bool | None:
     """Whether the server has let us in; None while its answer is not complete. BadAnswer."""
+    if data[:1] not in (b'', bytes((_SEQUENCE,))):
+        raise BadAnswer('what it sent is not LDAP')
     found = _take(data, 0, len(data), partial=True)
     if found is None:
         return None
-    tag, start, end = found
-    if tag != _SEQUENCE:
-        raise BadAnswer('what it sent is not LDAP')
+    _, start, end = found
     number, at = _expect(data, _INTEGER, start, end)
     operation = _whole(data, at, end)
     if operation[0] == _EXTENDED_RESPONSE and number == b'\0':
