@@ -66,7 +66,7 @@ def test_what_openssl_writes(form: str) -> None:
 
 @pytest.mark.parametrize('salt', ['a', '-+', '0123456789abcdef'])
 def test_salts_as_short_and_long_as_they_may_be(salt: str) -> None:
-    done = subprocess.run([find_program('openssl'), 'passwd', '-6', '-salt', salt, 'pw'], capture_output=True, check=True)
+    done = subprocess.run([find_program('openssl'), 'passwd', '-6', '-salt', salt, 'pw'], capture_output=True)
     assert parse_hash(done.stdout.decode().strip()).matches(b'pw')
 
 

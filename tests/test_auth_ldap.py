@@ -1,4 +1,4 @@
-"""LDAP: names that stay names, the bind and its answers octet by octet, and the driver with a server of the test's own."""
+"""LDAP: names that stay names, the bind and its answers octet by octet, the driver with a server of the test's own."""
 
 from __future__ import annotations
 
