@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,8 +127,13 @@ def test_a_file_of_no_use_is_told_at_start(bench: LoopBench, tmp_path: Path, tex
 def test_the_hash_of_an_unknown_login_is_computed_too(bench: LoopBench, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the time of an answer tells which logins there are."""
-    calls = []
-    monkeypatch.setattr('mqlite.auth.crypt.Hash.matches', lambda self, password: calls.append(password) or True)
+    calls: list[bytes] = []
+
+    def matches(_hash: object, password: bytes) -> bool:
+        calls.append(password)
+        return True
+
+    monkeypatch.setattr('mqlite.auth.crypt.Hash.matches', matches)
     (tmp_path / 'users').write_text(f'tim:{hashed("pw")}\nlocked:!\n')
     store = open_store(bench, f'file://{tmp_path}/users')
     assert check(bench, store, TIM, NOBODY, Password('PLAIN', 'locked', b'pw')) == [True, False, False]
@@ -246,6 +252,27 @@ def test_a_program_that_went_away_is_trouble(real: LoopBench, tmp_path: Path) ->
 
 
 # what all have in common
+
+def test_every_comparison_takes_constant_time(bench: LoopBench, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """compare_digest does, for values of one size: then nothing is learnt from how much of a guess was right."""
+    sizes = []
+    compare = hmac.compare_digest
+
+    def watched(one: Any, other: Any) -> bool:
+        sizes.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr('hmac.compare_digest', watched)
+    (tmp_path / 'users').write_text(f'tim:{hashed("pw")}\n')
+    guesses = [Password('PLAIN', 'tim', guess) for guess in (b'p', b'pw', b'px', b'p' * 1000)]
+    for setting in ('hardcoded://tim:pw', f'file://{tmp_path}/users'):
+        store = open_store(bench, setting)
+        assert check(bench, store, *guesses, NOBODY) == [False, True, False, False, False]
+        store.stop()
+    assert not ChallengeResponse('CRAM-MD5', 'tim', b'<1@x>', '0' * 32).matches(b'pw')
+    assert len(sizes) == 11 and all(one == other for one, other in sizes)
+
 
 class Manual:
     """A store whose answers come when the test gives them."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 
 from mqlite.errors import TemporaryError
 from mqlite.smtp.sasl import Credentials
@@ -20,8 +20,8 @@ class Authenticator(Protocol):
     def mechanisms(self) -> Sequence[str]:
         """Those that it can check: what EHLO may offer."""
 
-    def check(self, credentials: Credentials, client: str) -> Awaitable[bool]:
-        """Whether they are right; `client` is the numeric address that they came from. AuthUnavailable."""
+    def check(self, credentials: Credentials, client: str) -> Coroutine[Any, Any, bool]:
+        """Awaitable: whether they are right; `client` is the numeric address that they came from. AuthUnavailable."""
 
     def stop(self) -> None:
         """End its threads; nothing is checked after this."""
