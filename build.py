@@ -68,6 +68,9 @@ PROGRAMS = (
     ('rabbitmq-server',         'rabbitmq-server', 'test',  'a broker'),
     ('smtp-sink',               'postfix',         'test',  'SMTP under load: smtp-source, smtp-sink'),
     ('swaks',                   'swaks',           'test',  'an SMTP client'),
+    ('freeradius',              'freeradius',      'peers', 'logins by RADIUS'),
+    ('mkpasswd',                'whois',           'peers', 'hashes of passwords'),
+    ('slapd',                   'slapd',           'peers', 'logins by LDAP'),
 )
 
 # Run in this order before pytest, whose closing line is to be the last one printed.

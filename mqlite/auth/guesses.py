@@ -1,0 +1,92 @@
+"""The brake on guessing passwords: failed logins counted, the delay that follows, the cut-off. Pure.
+
+    count of failures (of the client's network, or of the login; the larger one)
+        below 0.5     1     2     3     4     5     6 …
+    delay before the next password is looked at, in seconds
+        0             1     2     4     8     16    30        for a login under attack at most LOGIN_DELAY
+
+A count halves every HALF_LIFE seconds. A client whose network has CUT_OFF failures is sent away with 421 until enough
+has decayed: at that point it has one guess in about 80 seconds. Nothing that succeeds takes back a failure, or a
+guesser with one account of his own could start afresh whenever he likes.
+
+A login is never cut off, or anybody could lock out anybody; and who has logged in with it from the same network before
+does not wait for what others try. Clients are counted by address, in IPv6 by /64, which is what one customer gets.
+
+The delay comes before the password is looked at, and the count may have grown meanwhile: ask again after waiting.
+Limits: ENTRIES counts of each kind, the one that was touched longest ago gives way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TypeVar
+
+HALF_LIFE = 600.0  # seconds
+CUT_OFF = 10.0  # failures of one network
+LONGEST_DELAY = 30.0  # seconds; clients wait five minutes for a reply at most (RFC 5321 4.5.3.2)
+LOGIN_DELAY = 8.0  # seconds
+SESSION_FAILURES = 3  # failed logins in one session, then 421: for the server, which knows its sessions
+ENTRIES = 10000
+_LOGIN_SIZE = 128  # characters of a login that tell it from others
+
+
+Key = TypeVar('Key', bound=Hashable)
+_Counts = dict[Key, tuple[float, float]]  # count, and the moment when it was that
+
+
+class Guesses:
+    """All failures of one process. `now` is a monotonic clock's, in seconds."""
+
+    def __init__(self) -> None:
+        self._clients: _Counts[str] = {}
+        self._logins: _Counts[str] = {}
+        self._known: _Counts[tuple[str, str]] = {}
+
+    def delay(self, client: str, login: str, now: float) -> float | None:
+        """Seconds to wait before this login is looked at; None: do not look at it, send the client away."""
+        network, name = _network(client), _name(login)
+        count = _count(self._clients, network, now)
+        if count >= CUT_OFF:
+            return None
+        stranger = (network, name) not in self._known
+        tried = _delay(_count(self._logins, name, now), LOGIN_DELAY) if stranger else 0.0
+        return max(_delay(count, LONGEST_DELAY), tried)
+
+    def failed(self, client: str, login: str, now: float) -> None:
+        """The credentials were wrong. What could not be checked is no failure."""
+        _add(self._clients, _network(client), now)
+        _add(self._logins, _name(login), now)
+
+    def succeeded(self, client: str, login: str, now: float) -> None:
+        _add(self._known, (_network(client), _name(login)), now)
+
+
+def _count(counts: _Counts[Key], key: Key, now: float) -> float:
+    count, when = counts.get(key, (0.0, now))
+    return float(count * 0.5 ** ((now - when) / HALF_LIFE))
+
+
+def _add(counts: _Counts[Key], key: Key, now: float) -> None:
+    """The key becomes the youngest; the oldest goes when there are too many."""
+    count = _count(counts, key, now) + 1
+    counts.pop(key, None)
+    counts[key] = (count, now)
+    if len(counts) > ENTRIES:
+        del counts[next(iter(counts))]
+
+
+def _delay(count: float, longest: float) -> float:
+    return 0.0 if count < 0.5 else min(2 ** (count - 1), longest)
+
+
+def _network(client: str) -> str:
+    address = ip_address(client.partition('%')[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return str(ip_network((int(address), 64), strict=False))
+    return str(getattr(address, 'ipv4_mapped', None) or address)
+
+
+def _name(login: str) -> str:
+    """Many stores do not tell upper from lower case: other spellings are guesses at the same login."""
+    return login.casefold()[:_LOGIN_SIZE]
