@@ -135,12 +135,21 @@ def test_the_loop_goes_on_meanwhile(bench: LoopBench) -> None:
     assert statuses == list(range(8)) and seconds < 2
 
 
-def test_somebody_else_takes_its_status(bench: LoopBench) -> None:
-    """A supervisor that waits for any child, say. Its status is lost, and that is told."""
+def test_somebody_else_takes_its_status(bench: LoopBench, tmp_path: Path) -> None:
+    """A supervisor that waits for any child, say. Its status is lost, and that is told. It ends when we let it."""
+    gate = tmp_path / 'gate'
+    os.mkfifo(gate)
+
     async def main() -> None:
         before = set(children())
-        task = bench.reactor.spawn(run_program(bench.reactor, [SH, '-c', 'exit 0'], b'', ENVIRONMENT, 10))
-        bench.reactor.call_soon(lambda: [os.waitpid(pid, 0) for pid in set(children()) - before])
+
+        def take() -> None:
+            gate.write_text('go\n')
+            for pid in set(children()) - before:
+                os.waitpid(pid, 0)
+
+        task = bench.reactor.spawn(run_program(bench.reactor, [SH, '-c', f'read x < {gate}'], b'', ENVIRONMENT, 10))
+        bench.reactor.call_soon(take)
         with pytest.raises(ChildProcessError):
             await task
 
