@@ -88,13 +88,16 @@ def test_no_mechanism_in_common_is_a_matter_of_configuration() -> None:
     assert connection.data_to_send() == b''
 
 
-# (our channel-max, frame-max, heartbeat), the broker's, the outcome: 0 is no limit, the lower one counts
+# (our channel-max, frame-max, heartbeat), the broker's, the outcome: 0 is no limit, the lower one counts.
+# But 0 for our heartbeat is none, whatever the broker proposes.
 @pytest.mark.parametrize(('ours', 'theirs', 'agreed'), [
     ((None, None, None),    (0, 0, 0),              (2047, 131072, 60)),
     ((None, None, None),    (10, 8192, 10),         (10, 8192, 10)),
     ((5, 4096, 5),          (2047, 131072, 60),     (5, 4096, 5)),
     ((0, None, 0),          (0, 4096, 0),           (65535, 4096, 0)),
-    ((0, None, 0),          (65535, 2**32 - 1, 65535), (65535, 131072, 65535)),
+    ((0, None, 0),          (65535, 2**32 - 1, 65535), (65535, 131072, 0)),
+    ((None, None, 0),       (2047, 131072, 60),     (2047, 131072, 0)),
+    ((None, None, 5),       (2047, 131072, 0),      (2047, 131072, 5)),
 ])
 def test_limits(ours: tuple[Any, Any, Any], theirs: tuple[int, int, int], agreed: tuple[int, int, int]) -> None:
     connection = Connection(Address(channel_max=ours[0], frame_max=ours[1], heartbeat=ours[2]))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable
 
 import pytest
 
@@ -21,14 +21,14 @@ from mqlite.loop.task import sleep
 from mqlite.queues import sqlite
 from mqlite.queues.contract import Delivery, Message, QueueError, Store
 from mqlite.queues.embedded import EmbeddedStore
-from tests.support.loop import LoopBench, open_descriptors
+from tests.support.loop import open_descriptors
+from tests.support.stores import StoresBench
 
-T = TypeVar('T')
 YEAR = 365 * 86400.0
 MANY = 10_000_000
 
 
-class EmbeddedStores(LoopBench):
+class EmbeddedStores(StoresBench):
     """Opens stores on one file. `poll` seconds are virtual: each costs a millisecond of ours."""
 
     def __init__(self, folder: Path) -> None:
@@ -44,15 +44,6 @@ class EmbeddedStores(LoopBench):
     async def abandon(self, store: EmbeddedStore) -> None:
         store._database._owner = 0      # so that it gives nothing back
         await store.close()
-
-    def run_with_store(self, work: Callable[[Any], Coroutine[Any, Any, T]], **options: Any) -> T:
-        async def main() -> T:
-            store = await self.open(**options)
-            try:
-                return await work(store)
-            finally:
-                await store.close()
-        return self.run(main())
 
 
 STORES = {'embedded': EmbeddedStores}

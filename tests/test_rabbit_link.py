@@ -104,6 +104,18 @@ def test_a_silent_broker_is_given_up_after_two_heartbeats_and_not_before(bench: 
     bench.run(main())
 
 
+def test_heartbeats_that_we_do_not_want_are_neither_sent_nor_missed(bench: Bench) -> None:
+    async def main() -> None:
+        bench.first = START + tune(heartbeat=60) + OPEN_OK
+        link = bench.link(heartbeat=0)
+        await link.open(HOST, True)
+        await sleep(bench.reactor, 3600)
+        assert not link.ended.done
+        assert b'\x08\0\0\0\0\0\0\xce' not in bench.broker.recv(65536)
+
+    bench.run(main())
+
+
 @pytest.mark.parametrize('end', ['closed', 'broken', 'forced'])
 def test_whoever_waits_for_an_answer_is_told_when_the_link_ends(bench: Bench, end: str) -> None:
     async def main() -> None:

@@ -193,7 +193,8 @@ class Connection:
             raise ProtocolError(Reply.NOT_ALLOWED, f"frame-max {fields['frame_max']}, the least allowed is {FRAME_MIN}")
         self.channel_max = _lower(self.channel_max, fields['channel_max']) or 65535
         self.frame_max = _lower(self.frame_max, fields['frame_max'])
-        self.heartbeat_seconds = _lower(self.heartbeat_seconds, fields['heartbeat'])
+        if self.heartbeat_seconds:  # else none was asked for, and the broker goes by our answer, not by its proposal
+            self.heartbeat_seconds = _lower(self.heartbeat_seconds, fields['heartbeat'])
         self._frames.frame_max = self.frame_max
         self._send('connection.tune-ok', channel_max=self.channel_max, frame_max=self.frame_max,
                    heartbeat=self.heartbeat_seconds)

@@ -32,7 +32,6 @@ log.console = false
 log.file.level = warning
 disk_free_limit.absolute = 100MB
 vm_memory_high_watermark.absolute = 1GB
-heartbeat = 0
 max_message_size = {max_message_size}
 collect_statistics_interval = 60000
 """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Any, Callable, TypeVar
+from typing import Any
 
 from mqlite.amqp.uri import parse_addresses
 from mqlite.dns.resolver import Resolver, ResolverConfig
@@ -13,9 +12,7 @@ from mqlite.loop.clock import Clock
 from mqlite.queues.rabbit import RabbitStore
 from mqlite.queues.topology import RabbitConfig
 from tests.support.broker import Broker, BrokerClock
-from tests.support.loop import LoopBench
-
-T = TypeVar('T')
+from tests.support.stores import StoresBench
 
 CONFIG = RabbitConfig(
     addresses=(), verify=True, exchange='', declare=True, durable=True, persistent=True, lazy=False,
@@ -23,7 +20,7 @@ CONFIG = RabbitConfig(
     queues=('q', 'a', 'b', 'other', 'results'), fallback='results')
 
 
-class RabbitStores(LoopBench):
+class RabbitStores(StoresBench):
     """Opens stores on one broker, whose queues are deleted before. Heartbeats are off: they would follow our clock."""
 
     def __init__(self, broker: Broker, clock: Clock | None = None, **config: Any) -> None:
@@ -54,15 +51,6 @@ class RabbitStores(LoopBench):
         store._keeper.cancel()
         store._link.drop('abandoned')
         store._link, store._closed = None, True
-
-    def run_with_store(self, work: Callable[[Any], Coroutine[Any, Any, T]], **options: Any) -> T:
-        async def main() -> T:
-            store = await self.open(**options)
-            try:
-                return await work(store)
-            finally:
-                await store.close()
-        return self.run(main())
 
 
 def expects(store: RabbitStore) -> bool:
