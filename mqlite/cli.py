@@ -22,7 +22,7 @@ from functools import partial
 from typing import Callable
 
 from mqlite import __version__, queue_command
-from mqlite.app import Daemon
+from mqlite.daemon import Daemon
 from mqlite.errors import ConfigError, MqliteError
 from mqlite.host import local_addresses
 from mqlite.log import Log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from mqlite.errors import ConfigError
-from mqlite.loop.connect import Listener
+from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import STOP_SIGNALS, Reactor
 from mqlite.loop.task import Waiter
 from mqlite.smtp.reply import reply
@@ -22,7 +22,7 @@ def run_sink(port: int) -> int:
     stop = Waiter[None](reactor)
     server = SmtpServer(reactor, ServerConfig('sink.localhost', Limits(), 300, 0, lambda _client: True), _print)
     try:
-        listener = Listener(reactor, ADDRESS, port, server.accept, print)
+        listener = Listener(reactor, ListenSocket(ADDRESS, port), server.accept, print)
     except OSError as error:
         raise ConfigError(f'cannot listen on {ADDRESS} port {port}: {error.strerror}; choose another --port') from error
 

@@ -43,9 +43,10 @@ RANKS = {
     'host':     3,
     'receive':  4, 'delivery': 4, 'sink': 4,
     'parts':    5, 'queue_command': 5,
-    'app':      6, 'sendmail': 6,
-    'cli':      7,
-    '__main__': 8,
+    'worker':   6, 'sendmail': 6,
+    'daemon':   7,
+    'cli':      8,
+    '__main__': 9,
 }
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
@@ -213,11 +214,11 @@ DOC = '"""Doc."""\n'
 @pytest.mark.parametrize(('check', 'module', 'source', 'finding'), [
     (door_findings,    'smtp/client', 'import socket',                         'smtp/client uses socket'),
     (door_findings,    'queues/rabbit', 'from sqlite3 import connect',         'queues/rabbit uses sqlite3'),
-    (door_findings,    'app',         'import time\ntime.monotonic()',         'app uses time.monotonic'),
-    (door_findings,    'app',         'from time import monotonic',            'app uses time.monotonic'),
+    (door_findings,    'cli',         'import time\ntime.monotonic()',         'cli uses time.monotonic'),
+    (door_findings,    'cli',         'from time import monotonic',            'cli uses time.monotonic'),
     (door_findings,    'message/dkim', 'import ctypes.util',                   'message/dkim uses ctypes'),
-    (foreign_findings, 'app',         'import json, pytest.x',                 'app imports pytest,'),
-    (foreign_findings, 'app',         'from no_such import x',                 'app imports no_such,'),
+    (foreign_findings, 'cli',         'import json, pytest.x',                 'cli imports pytest,'),
+    (foreign_findings, 'cli',         'from no_such import x',                 'cli imports no_such,'),
     (purity_findings,  'smtp/reply',  'async def f(): pass',                   'smtp/reply:1 awaits'),
     (purity_findings,  'dns/cache',   'from mqlite.loop.task import sleep',    'imports mqlite.loop.task;'),
     (purity_findings,  'dns/cache',   'from mqlite import log',                'imports mqlite.log;'),

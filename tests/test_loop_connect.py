@@ -12,7 +12,7 @@ from typing import Callable
 
 import pytest
 
-from mqlite.loop.connect import CannotBind, Listener, connect
+from mqlite.loop.connect import CannotBind, Listener, ListenSocket, connect
 from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.task import Cancelled, Timeout, sleep
 from tests.support.loop import LoopBench, open_descriptors
@@ -28,7 +28,8 @@ class ListenBench(LoopBench):
         self.trouble: list[str] = []
 
     def listen(self, address: str = HOST, on_accept: Callable[[Stream], object] | None = None) -> Listener:
-        listener = Listener(self.reactor, address, 0, on_accept or self.accepted.append, self.trouble.append)
+        listener = Listener(self.reactor, ListenSocket(address, 0), on_accept or self.accepted.append,
+                            self.trouble.append)
         self._closing.callback(self._close_accepted)
         self._closing.callback(listener.close)
         listener.start()
@@ -156,13 +157,13 @@ def test_a_port_in_use(bench: ListenBench) -> None:
     listener = bench.listen()
     before = open_descriptors()
     with pytest.raises(OSError) as caught:
-        Listener(bench.reactor, HOST, listener.port, print, print)
+        ListenSocket(HOST, listener.port)
     assert caught.value.errno == errno.EADDRINUSE
     assert open_descriptors() == before
 
 
 def test_clients_wait_in_the_backlog_until_start_and_none_is_taken_after_close(bench: ListenBench) -> None:
-    listener = Listener(bench.reactor, HOST, 0, bench.accepted.append, print)
+    listener = Listener(bench.reactor, ListenSocket(HOST, 0), bench.accepted.append, print)
 
     async def main() -> None:
         with contextlib.closing(await connect(bench.reactor, HOST, listener.port)) as stream:

@@ -1,4 +1,4 @@
-"""Opening connections: the listener that accepts, and the dialler.
+"""Opening connections: sockets that listen, the listener that accepts, and the dialler.
 
 Addresses are numeric here; names are the business of `dns/`.
 """
@@ -27,25 +27,36 @@ class CannotBind(MqliteError):
     """The local address that was asked for is not one of ours."""
 
 
-class Listener:
-    """A listening socket; `on_accept(stream)` is called for every client."""
+class ListenSocket:
+    """An address and port that we listen on. Clients wait in the kernel's backlog until a Listener accepts them."""
 
-    def __init__(self, reactor: Reactor, address: str, port: int, on_accept: Callable[[Stream], object],
-                 on_trouble: Callable[[str], object]) -> None:
+    def __init__(self, address: str, port: int) -> None:
         """Bind and listen, OSError when that cannot be. Port 0: any free one, see `port`."""
+        self.sock = _tcp_socket(address)
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _send_at_once(self.sock)  # accepted sockets inherit it
+            self.sock.bind((address, port))
+            self.sock.listen(BACKLOG)
+        except OSError:
+            self.sock.close()
+            raise
+        self.address, self.port = self.sock.getsockname()[:2]
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Listener:
+    """Accepts the clients of a listening socket, which it then owns; `on_accept(stream)` is called for each."""
+
+    def __init__(self, reactor: Reactor, place: ListenSocket, on_accept: Callable[[Stream], object],
+                 on_trouble: Callable[[str], object]) -> None:
+        self.address, self.port = place.address, place.port
         self._reactor = reactor
+        self._sock = place.sock
         self._on_accept = on_accept
         self._on_trouble = on_trouble
-        self._sock = _tcp_socket(address)
-        try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _send_at_once(self._sock)  # accepted sockets inherit it
-            self._sock.bind((address, port))
-            self._sock.listen(BACKLOG)
-        except OSError:
-            self._sock.close()
-            raise
-        self.address, self.port = self._sock.getsockname()[:2]
         self._local = None if self.address in ANY_ADDRESS else (self.address, self.port)
 
     def start(self) -> None:

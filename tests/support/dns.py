@@ -13,7 +13,7 @@ from struct import pack, unpack_from
 from typing import Callable, NamedTuple
 
 from mqlite.errors import MqliteError
-from mqlite.loop.connect import Listener
+from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import READ, Reactor
 from mqlite.loop.stream import Stream
 
@@ -94,7 +94,7 @@ class Nameserver:
         self._reactor = reactor
         self._answer = answer
         self._streams: list[Stream] = []
-        self._listener = Listener(reactor, HOST, 0, self._accepted, print)
+        self._listener = Listener(reactor, ListenSocket(HOST, 0), self._accepted, print)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((HOST, self._listener.port))
         self._socket.setblocking(False)

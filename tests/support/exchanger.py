@@ -17,7 +17,7 @@ from typing import Any, Union
 
 from mqlite.errors import MqliteError
 from mqlite.loop.clock import VirtualClock
-from mqlite.loop.connect import Listener, connect
+from mqlite.loop.connect import Listener, ListenSocket, connect
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import Stream
 from mqlite.loop.task import Task, Waiter, sleep
@@ -50,7 +50,7 @@ class Exchanger:
         self._tasks: list[Task[None]] = []  # who waits for ever must not be garbage
         self._tls = tls
         self.reactor = reactor
-        self._listener = Listener(reactor, address, port, self._accepted, print)
+        self._listener = Listener(reactor, ListenSocket(address, port), self._accepted, print)
         self.port = self._listener.port
         self._listener.start()
 

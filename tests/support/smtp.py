@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Callable, TypeVar
 
 from mqlite.loop.clock import VirtualClock
-from mqlite.loop.connect import Listener, connect
+from mqlite.loop.connect import Listener, ListenSocket, connect
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.task import Waiter, sleep
@@ -112,7 +112,7 @@ class Bench:
         config = ServerConfig(NAME, Limits(**limits), timeout, connections, lambda address: relay)
         self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
                                  host.ask_for if host else None)
-        self.listener = Listener(self.reactor, HOST, 0, self.server.accept, self._trouble)
+        self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
         self.listener.start()
         self.clients: list[Stream] = []
 

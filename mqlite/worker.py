@@ -1,31 +1,24 @@
-"""The daemon: what is wired to what, the start, and the stop.
+"""A worker: one loop with everything that belongs to it, and what is wired to what.
 
-Start: log, lock, ports, then the user is changed, then the queue is opened and served. Whatever fails before the first
-client is greeted is a ConfigError with one line for the operator, and nothing has happened.
+Opening: the plugins' contexts, the queue, the delivery engine; then it listens. Whatever fails before is a ConfigError.
 
-Stop (SIGTERM, SIGINT): the ports close; idle sessions get 421; messages that are being received or sent are finished,
-for at most STOP_SECONDS; what was not finished goes back to its queue; the queue is closed. A second signal ends the
-process at once, which is safe at any moment: nothing is acknowledged before it is kept.
+Stopping: no new clients; idle sessions get 421; messages that are being received or sent are finished, for at most
+STOP_SECONDS; what was not finished goes back to its queue; the queue is closed.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
-import traceback
+from collections.abc import Sequence
 
-from mqlite import __version__
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import RouteConfig
-from mqlite.errors import ConfigError
-from mqlite.host import become_user, host_name, take_lock
+from mqlite.host import host_name
 from mqlite.log import Log
-from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, Listener
-from mqlite.loop.reactor import HANG_UP, STOP_SIGNALS, Reactor
-from mqlite.loop.stream import Stream
-from mqlite.loop.task import Waiter
+from mqlite.loop.connect import Listener, ListenSocket
+from mqlite.loop.reactor import Reactor
 from mqlite.loop.tls import client_context
 from mqlite.parts import make_receiver, make_resolver, make_store
 from mqlite.plugin.host import PluginHost
@@ -40,53 +33,22 @@ _LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'
 _KNOWN_CLIENTS = 10000  # client addresses for which the answer of may_relay is remembered
 
 
-class Daemon:
-    """One process: one reactor, one store, the server and the delivery engine."""
+class Worker:
+    """One reactor, one store, the server, the delivery engine, and a context of the plugins."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        self._settings = settings
+    def __init__(self, reactor: Reactor, settings: Settings, log: Log, sockets: Sequence[ListenSocket]) -> None:
+        """ConfigError, also when a plugin cannot be loaded."""
+        self._reactor = reactor
         self._log = log
-        self._reactor = Reactor(on_error=self._report)
-        self._hostname = host_name(settings.text('hostname'))
-        self._stop = Waiter[None](self._reactor)
-        self._store = make_store(self._reactor, settings, log.warning)
-        self._listeners: list[Listener] = []
+        hostname = host_name(settings.text('hostname'))
+        self._host = make_plugin_host(reactor, settings, log)
+        self._store = make_store(reactor, settings, log.warning)
+        self._server = make_server(reactor, settings, self._store, hostname, self._host)
+        self._engine = make_engine(reactor, settings, self._store, hostname, self._host)
+        self._listeners = [Listener(reactor, socket, self._server.accept, log.warning) for socket in sockets]
 
-    def run(self) -> int:
-        """Serve until a signal; the exit status."""
-        settings = self._settings
-        lock = take_lock(settings.text('lock')) if settings.text('lock') else None
-        self._listen()
-        if settings.text('user'):
-            become_user(settings.text('user'))
-        for number in STOP_SIGNALS:
-            self._reactor.on_signal(number, self._signalled)
-        self._reactor.on_signal(HANG_UP, self._hung_up)
-        self._host = make_plugin_host(self._reactor, settings, self._log)
-        self._server = make_server(self._reactor, settings, self._store, self._hostname, self._host)
-        self._engine = make_engine(self._reactor, settings, self._store, self._hostname, self._host)
-        self._reactor.run(self._serve())
-        self._reactor.close()
-        if lock is not None:
-            os.close(lock)
-        return 0
-
-    def _listen(self) -> None:
-        chosen = self._settings.items('smtp-ip')
-        for address in chosen or ANY_ADDRESS:
-            for port in self._settings.ports('smtp-port'):
-                try:
-                    self._listeners.append(Listener(self._reactor, address, port, self._accept, self._log.warning))
-                except OSError as error:
-                    if not chosen and error.errno in NO_SUCH_FAMILY:
-                        continue
-                    raise ConfigError(f'cannot listen on {address} port {port}: {error.strerror}; '
-                                      f'check smtp-ip and smtp-port') from error
-
-    def _accept(self, stream: Stream) -> None:
-        self._server.accept(stream)
-
-    async def _serve(self) -> None:
+    async def open(self) -> None:
+        """Ready to listen; ConfigError."""
         if self._host is not None:
             await self._host.start()
         try:
@@ -94,11 +56,13 @@ class Daemon:
         except QueueError as error:
             self._log.warning(str(error))  # the store goes on trying; until then clients get 451
         self._engine.start()
+
+    def listen(self) -> None:
         for listener in self._listeners:
             listener.start()
             self._log.info(f'listening on {listener.address} port {listener.port}')
-        self._log.info(f'mqlite {__version__} is running as {self._hostname}, process {os.getpid()}')
-        await self._stop
+
+    async def stop(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._log.info(f'stopping: {len(self._server)} sessions')
@@ -108,22 +72,6 @@ class Daemon:
             await self._host.stop()
         await self._store.close()
         self._log.info('stopped')
-
-    def _signalled(self) -> None:
-        if self._stop.done:
-            self._log.warning('second signal: ending at once')
-            os._exit(1)
-        self._stop.set()
-
-    def _hung_up(self) -> None:
-        """What log rotation sends. Log files are opened anew by themselves; a new configuration needs a restart."""
-        self._log.info('SIGHUP: nothing to do; restart for a new configuration')
-
-    def _report(self, error: BaseException, where: str) -> None:
-        """A mistake of ours: one task or callback has ended, the others go on."""
-        frames = ' < '.join(f'{frame.name} {os.path.basename(frame.filename)}:{frame.lineno}'
-                            for frame in reversed(traceback.extract_tb(error.__traceback__)))
-        self._log.critical(f'internal error {where}: {error!r} in {frames}')
 
 
 def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHost | None:
