@@ -13,6 +13,7 @@ import os
 import traceback
 
 from mqlite import __version__
+from mqlite.database.open import prepare
 from mqlite.errors import ConfigError
 from mqlite.host import become_user, host_name, take_lock
 from mqlite.log import Log
@@ -39,6 +40,7 @@ class Daemon:
         sockets = open_sockets(settings)
         if settings.text('user'):
             become_user(settings.text('user'))
+        prepare(settings, self._log)
         for number in STOP_SIGNALS:
             self._reactor.on_signal(number, self._signalled)
         self._reactor.on_signal(HANG_UP, self._hung_up)

@@ -235,11 +235,11 @@ _CONSOLE: _Rows = (
 )
 
 _DATABASE: _Rows = (
-    ("database-address",      DATABASE,   NOT_YET,  "",        "database of limits, keys and other run-time settings"),
-    ("database-ttl",          DURATION,   NOT_YET,  "600",     "time between reloads"),
-    ("database-validate",     FLAG,       NOT_YET,  "true",    "check the tables at start"),
-    ("purge-database",        FLAG,       NOT_YET,  "false",   "make all tables anew at start"),
-    ("repair-database",       FLAG,       NOT_YET,  "false",   "mend the tables at start"),
+    ("database-address",      DATABASE,   HONOURED, "",        "database of limits, keys and other run-time settings"),
+    ("database-ttl",          DURATION,   HONOURED, "600",     "time after which it is read anew in any case"),
+    ("database-validate",     FLAG,       HONOURED, "true",    "check the tables at start"),
+    ("purge-database",        FLAG,       HONOURED, "false",   "make all tables anew at start"),
+    ("repair-database",       FLAG,       HONOURED, "false",   "mend the tables at start"),
 )
 
 _MESSAGE_STORE: _Rows = (

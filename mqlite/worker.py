@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from mqlite.database.open import open_database
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
@@ -41,6 +42,7 @@ class Worker:
         self._reactor = reactor
         self._log = log
         hostname = host_name(settings.text('hostname'))
+        self._database = open_database(reactor, settings, log)
         self._host = make_plugin_host(reactor, settings, log)
         self._store = make_store(reactor, settings, log.warning)
         self._server = make_server(reactor, settings, self._store, hostname, self._host)
@@ -49,6 +51,8 @@ class Worker:
 
     async def open(self) -> None:
         """Ready to listen; ConfigError."""
+        if self._database is not None:
+            self._database.start()
         if self._host is not None:
             await self._host.start()
         try:
@@ -71,6 +75,8 @@ class Worker:
         if self._host is not None:
             await self._host.stop()
         await self._store.close()
+        if self._database is not None:
+            await self._database.stop()
         self._log.info('stopped')
 
 

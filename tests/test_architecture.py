@@ -26,7 +26,7 @@ DOORS = {
     'selectors':       ('loop/*',),
     'signal':          ('loop/*',),
     'socket':          ('loop/*',),
-    'sqlite3':         ('queues/sqlite',),
+    'sqlite3':         ('queues/sqlite', 'database/file'),
     'ssl':             ('loop/*',),
     'subprocess':      (),
     'threading':       ('loop/*',),
@@ -39,7 +39,7 @@ RANKS = {
     '__init__': 0, 'errors': 0, 'log': 0, 'settings': 0, 'settings_kinds': 0, 'settings_table': 0,
     'loop':     1,
     'amqp':     2, 'dns': 2, 'smtp': 2, 'message': 2,
-    'queues':   3, 'plugin': 3, 'auth': 3,
+    'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3,
     'receive':  4, 'delivery': 4, 'sink': 4,
     'parts':    5, 'queue_command': 5,
@@ -52,9 +52,10 @@ RANKS = {
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
 PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry',
-        'delivery/report', 'auth/*')
+        'delivery/report', 'auth/*', 'database/*')
 DRIVERS = ('amqp/client', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client',
-           'auth/local', 'auth/network', 'auth/open', 'auth/program')
+           'auth/local', 'auth/network', 'auth/open', 'auth/program',
+           'database/file', 'database/live', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
 
 FILE_LINES = 450
