@@ -63,6 +63,7 @@ PROGRAMS = (
     ('/usr/include/ev.h',       'libev-dev',       'test',  'C plugins with the event loop of the host'),
     ('/usr/include/json-c',     'libjson-c-dev',   'test',  'C plugins with json-c'),
     ('/usr/include/libfastjson', 'libfastjson-dev', 'test', 'C plugins with libfastjson'),
+    ('haproxy',                 'haproxy',         'test',  'a load balancer that speaks PROXY'),
     ('openssl',                 'openssl',         'test',  'an SMTP client over TLS, certificates'),
     ('readelf',                 'binutils',        'test',  'a second opinion on the shim of the C plugins'),
     ('rabbitmq-server',         'rabbitmq-server', 'test',  'a broker'),

@@ -26,12 +26,12 @@ from mqlite.plugin.host import PluginHost
 from mqlite.plugin.loader import load_plugins
 from mqlite.queues.contract import QueueError, Store
 from mqlite.settings import Settings
+from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
 
 STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
 _LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'))
-_KNOWN_CLIENTS = 10000  # client addresses for which the answer of may_relay is remembered
 
 
 class Worker:
@@ -45,7 +45,7 @@ class Worker:
         self._database = open_database(reactor, settings, log)
         self._host = make_plugin_host(reactor, settings, log)
         self._store = make_store(reactor, settings, log.warning)
-        self._server = make_server(reactor, settings, self._store, hostname, self._host)
+        self._server = make_server(reactor, settings, self._store, hostname, self._host, log)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host)
         self._listeners = [Listener(reactor, socket, self._server.accept, log.warning) for socket in sockets]
 
@@ -91,12 +91,13 @@ def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHo
 
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
-                host: PluginHost | None) -> SmtpServer:
+                host: PluginHost | None, log: Log) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
     return SmtpServer(reactor, ServerConfig(
         hostname, Limits(size=settings.integer('smtp-maxsize')), settings.seconds('smtp-timeout'),
-        settings.integer('smtp-connections'), RelayRule(settings)), receiver.receive,
+        settings.integer('smtp-connections'), relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
+        log.warning), receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None)
 
 
@@ -120,22 +121,10 @@ def _server_of(settings: Settings, host: str, port: str) -> tuple[str, int] | No
     return (name, settings.integer(port)) if name and name != '0.0.0.0' else None
 
 
-class RelayRule:
+def relay_rule(settings: Settings) -> ClientRule:
     """Which clients may relay: those in smtp-range.
 
     Where smtp-auth is set, its installation relies on logins that this version cannot check; the range then was never
     meant to be enough, so only this host may relay.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._networks = _LOOPBACK if settings.text('smtp-auth') else settings.networks('smtp-range')
-        self._known: dict[str, bool] = {}
-
-    def __call__(self, client: str) -> bool:
-        answer = self._known.get(client)
-        if answer is None:
-            if len(self._known) >= _KNOWN_CLIENTS:
-                self._known.clear()
-            address = ipaddress.ip_address(client.partition('%')[0])
-            answer = self._known[client] = any(address in network for network in self._networks)
-        return answer
+    return ClientRule(_LOOPBACK if settings.text('smtp-auth') else settings.networks('smtp-range'))

@@ -218,6 +218,12 @@ def _proceed_http(session: Session, _parsed: None) -> bytes:
     return reply('not-smtp')
 
 
+def _proceed_proxy(session: Session, _parsed: None) -> bytes:
+    """Whoever speaks for others without being trusted is not listened to, also where the header is a mistake."""
+    session.ended = True
+    return reply('not-a-proxy')
+
+
 def _path(argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str, dict[str, str]]:
     """`FROM:<address> [parameters]`; a space after the colon is common and harmless."""
     if argument[:len(prefix)].upper() != prefix:
@@ -248,4 +254,5 @@ COMMANDS: dict[str, Command] = {
     'OPTIONS': Command('',                               _check_nothing,     _proceed_http),
     'POST':    Command('',                               _check_nothing,     _proceed_http),
     'PUT':     Command('',                               _check_nothing,     _proceed_http),
+    'PROXY':   Command('',                               _check_nothing,     _proceed_proxy),
 }

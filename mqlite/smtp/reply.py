@@ -31,6 +31,8 @@ REPLIES = {
     'timeout':          (421, '4.4.2', 'Too slow, closing the connection'),
     'too-many-errors':  (421, '4.7.0', 'Too many errors, closing the connection'),
     'not-smtp':         (421, '4.7.0', 'This is SMTP and not HTTP, closing the connection'),
+    'not-proxied':      (421, '4.3.5', 'A PROXY header must come first on connections from this address'),
+    'not-a-proxy':      (421, '4.3.5', 'No PROXY header is taken from this address, closing the connection'),
     'too-busy':         (421, '4.7.0', 'Too many connections, try again later'),
     'too-many-logins':  (421, '4.7.0', 'Too many failed logins, closing the connection'),
     'too-many-rcpts':   (452, '4.5.3', 'Too many recipients'),

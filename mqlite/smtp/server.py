@@ -1,8 +1,8 @@
 """The SMTP server's driver: streams in, conversations, and the end of both. It awaits; it parses nothing.
 
-    accept -> greet -> { line -> commands.answer } ... DATA -> DataReader -> receive() -> reply ... QUIT
-                                    |
-                    with plugins:   check -> ask -> proceed
+    accept -> (PROXY header) -> greet -> { line -> commands.answer } ... DATA -> DataReader -> receive() -> reply ...
+                                                   |
+                                   with plugins:   check -> ask -> proceed
 
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
 A client that does not take its replies is not read from: it cannot make us keep more than OUTPUT_LIMIT of them.
@@ -21,12 +21,15 @@ from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.sync import Signal
 from mqlite.loop.task import Cancelled, Task, Timeout
 from mqlite.loop.tls import TlsError
+from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.commands import LINE_LIMIT, answer, check
 from mqlite.smtp.framing import DataReader, has_bare_line_ends
+from mqlite.smtp.proxy import Header, ProxyFault, read_header
 from mqlite.smtp.reply import reply
 from mqlite.smtp.session import Asker, Limits, Objection, Refused, Session
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
+PROXY_SECONDS = 5.0  # for a PROXY header to arrive: time to repeat a lost segment
 OUTPUT_LIMIT = 65536  # bytes of replies to one batch before we wait for the client to take them
 
 
@@ -39,6 +42,8 @@ class ServerConfig:
     timeout: float  # seconds
     connections: int  # at once; 0 for no limit
     may_relay: Callable[[str], bool]
+    is_proxy: Callable[[str], bool] = ClientRule([])  # the connections of these begin with a PROXY header
+    on_note: Callable[[str], object] = id  # told in a line what an operator should know
 
 
 class SmtpServer:
@@ -91,7 +96,12 @@ class SmtpServer:
         task = self._reactor.current
         last_words = b''
         try:
+            if self._config.is_proxy(session.client):
+                await self._learn_client(stream, session)
             await self._converse(stream, session)
+        except ProxyFault as fault:
+            self._config.on_note(f'{session.client}, which is in smtp-proxy: {fault}')
+            last_words = reply('not-proxied')
         except Timeout:
             last_words = reply('timeout')
         except Cancelled:
@@ -119,6 +129,26 @@ class SmtpServer:
             stream.write(last_words)
         stream.flush()
         self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp farewell')
+
+    async def _learn_client(self, stream: Stream, session: Session) -> None:
+        """A proxy says for whom it speaks. Whom it cannot name gets none of the proxy's own rights."""
+        stream.expire_in(PROXY_SECONDS)
+        try:
+            header = await self._read_proxy_header(stream)
+        except Timeout:
+            raise ProxyFault(f'no PROXY header within {PROXY_SECONDS:g} s') from None
+        if header.client is not None:
+            stream.peer = session.client, session.client_port = header.client
+        session.in_range = (header.own or header.client is not None) and self._config.may_relay(session.client)
+
+    async def _read_proxy_header(self, stream: Stream) -> Header:
+        while True:
+            data = stream.take()
+            header = read_header(data)
+            stream.put_back(data[header.length:] if header else data)
+            if header is not None:
+                return header
+            await stream.wait_bytes()
 
     async def _converse(self, stream: Stream, session: Session) -> None:
         timeout, unread = self._config.timeout, 0

@@ -13,13 +13,14 @@ from tests.support.sink import Transaction
 MESSAGES_PER_CONNECTION = 5
 
 
-def connect(port: int) -> smtplib.SMTP:
-    return smtplib.SMTP(HOST, port, local_hostname='client.example', timeout=20)
+def connect(port: int, source: str = HOST) -> smtplib.SMTP:
+    return smtplib.SMTP(HOST, port, local_hostname='client.example', timeout=20, source_address=(source, 0))
 
 
-def send(port: int, message: bytes = b'Subject: hello\r\n\r\nHello.\r\n', *recipients: str) -> None:
-    """One message, to recipient@example.com unless others are named. smtplib's errors."""
-    with connect(port) as client:
+def send(port: int, message: bytes = b'Subject: hello\r\n\r\nHello.\r\n', *recipients: str,
+         source: str = HOST) -> None:
+    """One message, to recipient@example.com unless others are named, from that address. smtplib's errors."""
+    with connect(port, source) as client:
         client.sendmail('sender@example.org', recipients or ['recipient@example.com'], message,
                         mail_options=['BODY=8BITMIME'])
 

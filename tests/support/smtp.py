@@ -15,6 +15,7 @@ from mqlite.message.identifier import Identifiers
 from mqlite.plugin.host import PluginHost
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, QueueStatus
 from mqlite.receive import Receiver, ReceiverConfig
+from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.server import LAST_WORDS_SECONDS, ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits, Session
 from tests.support.process import HOST
@@ -101,7 +102,10 @@ class Bench:
     """A server on a free port, its reactor with the virtual clock, and its store; errors of tasks are raised."""
 
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = 0,
-                 relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None, **limits: int) -> None:
+                 relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
+                 may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
+                 **limits: int) -> None:
+        """`relay`: everybody may, or nobody, unless `may_relay` says who. What the operator is told is in `notes`."""
         self.clock = VirtualClock()
         self.errors: list[BaseException] = []
         self.reactor = Reactor(self.clock, lambda error, where: self.errors.append(error))
@@ -109,7 +113,9 @@ class Bench:
         self.receiver = Receiver(self.clock, self.store, Identifiers('id', 0, 0),
                                  ReceiverConfig(NAME, 'inbox', True, 'local'))
         host = plugins(self.reactor) if plugins else None
-        config = ServerConfig(NAME, Limits(**limits), timeout, connections, lambda address: relay)
+        self.notes: list[str] = []
+        config = ServerConfig(NAME, Limits(**limits), timeout, connections, may_relay or (lambda address: relay),
+                              is_proxy, self.notes.append)
         self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
                                  host.ask_for if host else None)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
