@@ -3,6 +3,7 @@
     mqlite.pyz --config [FILE]                             the daemon
     mqlite.pyz --check-config | --list-ips | --version | --help
     mqlite.pyz queue list | publish QUEUE | get QUEUE [--count N] [--keep] | purge QUEUE
+    mqlite.pyz local list | add ADDRESS [TYPE] | remove ADDRESS [TYPE]
     mqlite.pyz sink [--port N]
     mqlite.pyz [--envelope A] [--ignore-dot] RECIPIENT... | --extract-recipients      (sendmail)
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable
 
-from mqlite import __version__, queue_command
+from mqlite import __version__, local_command, queue_command
 from mqlite.daemon import Daemon
 from mqlite.errors import ConfigError, MqliteError
 from mqlite.host import local_addresses
@@ -74,11 +75,11 @@ class Arguments:
 
     @property
     def command(self) -> str:
-        """sink, sendmail, `queue` and its next word, or '' for the daemon."""
+        """sink, local, sendmail, `queue` and its next word, or '' for the daemon."""
         if self.words[:1] == ['queue']:
             return ' '.join(self.words[:2])
-        if self.words[:1] == ['sink']:
-            return 'sink'
+        if self.words[:1] in (['sink'], ['local']):
+            return self.words[0]
         submits = self.words or any(OPTIONS[name][1] == 'sendmail' for name in self.options)
         return 'sendmail' if submits else ''
 
@@ -177,6 +178,8 @@ def _dispatch(arguments: Arguments) -> int:
     _refuse_errors(problems)
     if arguments.words[:1] == ['queue']:
         return _queue(arguments, settings)
+    if arguments.command == 'local':
+        return _local(arguments, settings)
     if arguments.command == 'sendmail':
         if not arguments.words and 'extract-recipients' not in options:
             raise UsageError('name the recipients, or use --extract-recipients')
@@ -210,6 +213,19 @@ def _queue(arguments: Arguments, settings: Settings) -> int:
     }
     if not words or words[0] not in commands or len(words) - 1 != commands[words[0]][0]:
         raise UsageError('usage: queue list | publish QUEUE | get QUEUE [--count N] [--keep] | purge QUEUE')
+    return commands[words[0]][1](settings, *words[1:])
+
+
+def _local(arguments: Arguments, settings: Settings) -> int:
+    words = arguments.words[1:]
+    #   name      words that may follow  what runs
+    commands: dict[str, tuple[range, Callable[..., int]]] = {
+        'list':   (range(1),            local_command.list_addresses),
+        'add':    (range(1, 3),         local_command.add),
+        'remove': (range(1, 3),         local_command.remove),
+    }
+    if not words or words[0] not in commands or len(words) - 1 not in commands[words[0]][0]:
+        raise UsageError('usage: local list | add ADDRESS [TYPE] | remove ADDRESS [TYPE]')
     return commands[words[0]][1](settings, *words[1:])
 
 

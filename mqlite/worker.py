@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Callable
 
+from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
@@ -43,9 +45,10 @@ class Worker:
         self._log = log
         hostname = host_name(settings.text('hostname'))
         self._database = open_database(reactor, settings, log)
+        is_local = None if self._database is None else Locals(self._database, log)
         self._host = make_plugin_host(reactor, settings, log)
         self._store = make_store(reactor, settings, log.warning)
-        self._server = make_server(reactor, settings, self._store, hostname, self._host, log)
+        self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host)
         self._listeners = [Listener(reactor, socket, self._server.accept, log.warning) for socket in sockets]
 
@@ -91,13 +94,13 @@ def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHo
 
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
-                host: PluginHost | None, log: Log) -> SmtpServer:
+                host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
     return SmtpServer(reactor, ServerConfig(
         hostname, Limits(size=settings.integer('smtp-maxsize')), settings.seconds('smtp-timeout'),
         settings.integer('smtp-connections'), relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
-        log.warning), receiver.receive,
+        log.warning, is_local), receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None)
 
 

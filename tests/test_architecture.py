@@ -42,7 +42,7 @@ RANKS = {
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3,
     'receive':  4, 'delivery': 4, 'sink': 4,
-    'parts':    5, 'queue_command': 5,
+    'parts':    5, 'queue_command': 5, 'local_command': 5,
     'worker':   6, 'sendmail': 6,
     'daemon':   7,
     'cli':      8,
@@ -55,7 +55,7 @@ PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict
         'delivery/report', 'auth/*', 'database/*')
 DRIVERS = ('amqp/client', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client',
            'auth/local', 'auth/network', 'auth/open', 'auth/program',
-           'database/file', 'database/live', 'database/open')
+           'database/file', 'database/live', 'database/locals', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
 
 FILE_LINES = 450

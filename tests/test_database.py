@@ -16,25 +16,14 @@ from mqlite.database.live import LOOK_SECONDS, Database, Rows
 from mqlite.database.open import open_file, prepare
 from mqlite.database.tables import TABLES, Column, make_value
 from mqlite.errors import ConfigError, TemporaryError
-from mqlite.log import Log
 from mqlite.loop.task import sleep
 from mqlite.queues.sqlite import Database as QueueFile
 from mqlite.settings import load
 from tests.support.daemon import Daemon
+from tests.support.database import Notes, execute, make_database
 from tests.support.loop import LoopBench
 
 TTL = 600.0
-
-
-class Notes(Log):
-    """A log that is kept in memory."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-        self.lines: list[str] = []
-
-    def _write(self, level: str, text: str) -> None:
-        self.lines.append(f'{level}: {text}')
 
 
 @pytest.fixture
@@ -42,25 +31,11 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / 'config.db')
 
 
-def made(path: str, **how: bool) -> DatabaseFile:
-    file = DatabaseFile(path)
-    file.open(**how)
-    return file
-
-
-def execute(path: str, *statements: str) -> None:
-    """As another program does it."""
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        for statement in statements:
-            db.execute(statement)
-        db.commit()
-
-
 def test_a_missing_file_is_made_with_all_tables_and_is_private(path: str) -> None:
-    content = made(path).read()
+    content = make_database(path).read()
     assert content.rows == dict.fromkeys(TABLES, ()) and not content.faults
     assert os.stat(path).st_mode & 0o777 == 0o600
-    made(path).close()      # and it passes the check
+    make_database(path).close()      # and it passes the check
 
 
 def test_every_documented_table_is_there() -> None:
@@ -95,7 +70,7 @@ def test_what_cannot_be_understood_is_said(stored: object, default: str | int) -
 
 
 def test_rows_come_by_id_and_a_column_left_out_has_its_default(path: str) -> None:
-    file = made(path)
+    file = make_database(path)
     execute(path, "INSERT INTO capacity (id, domain, domain_maxconnects) VALUES (9, 'b.example', 5)",
             "INSERT INTO capacity (id, domain, domain_maxmessages) VALUES (2, 'a.example', NULL)")
     first, second = file.read().rows['capacity']
@@ -107,7 +82,7 @@ def test_rows_come_by_id_and_a_column_left_out_has_its_default(path: str) -> Non
 
 
 def test_a_row_that_cannot_be_read_is_left_out_and_named(path: str) -> None:
-    file = made(path)
+    file = make_database(path)
     execute(path, "INSERT INTO capacity (id, domain, secure) VALUES (1, 'a.example', 'ten'), (2, 'b.example', 1)",
             "INSERT INTO locals (id, address) VALUES (5, CAST(x'ff40' AS TEXT))")
     content = file.read()
@@ -118,7 +93,7 @@ def test_a_row_that_cannot_be_read_is_left_out_and_named(path: str) -> None:
 
 
 def test_adding_and_removing(path: str) -> None:
-    file = made(path)
+    file = make_database(path)
     assert file.add('locals', {'address': 'you@example.org', 'type': ''})
     assert not file.add('locals', {'address': 'you@example.org', 'type': ''})
     execute(path, "INSERT INTO locals (address) VALUES ('null@example.org')")
@@ -135,38 +110,38 @@ def test_adding_and_removing(path: str) -> None:
     ('ALTER TABLE locals RENAME COLUMN address TO email', 'table locals has no column address'),
 ])
 def test_a_broken_table_is_named_or_mended(path: str, damage: str, complaint: str) -> None:
-    made(path).close()
+    make_database(path).close()
     execute(path, "INSERT INTO locals (type) VALUES ('exact')", damage)
     with pytest.raises(ConfigError, match=f'{complaint}.*--repair-database'):
-        made(path)
-    file = made(path, repair=True)
+        make_database(path)
+    file = make_database(path, repair=True)
     assert [row.text('type') for row in file.read().rows['locals']] == ['exact']
     file.close()
-    made(path)
+    make_database(path)
 
 
 def test_without_validation_what_is_missing_is_empty_or_default(path: str) -> None:
-    made(path).close()
+    make_database(path).close()
     execute(path, 'DROP TABLE paused', 'DROP TABLE locals', 'CREATE TABLE locals (address TEXT, note TEXT)',
             "INSERT INTO locals VALUES ('you@example.org', 'hello')")
-    rows = made(path, validate=False).read().rows
+    rows = make_database(path, validate=False).read().rows
     assert rows['paused'] == ()
     assert [(row.number('id'), row.text('address'), row.text('type')) for row in rows['locals']] == [
         (1, 'you@example.org', '')]
 
 
 def test_further_columns_are_no_fault(path: str) -> None:
-    made(path).close()
+    make_database(path).close()
     execute(path, 'ALTER TABLE locals ADD COLUMN note TEXT')
-    made(path)
+    make_database(path)
 
 
 def test_purging_makes_empty_tables(path: str) -> None:
-    file = made(path)
+    file = make_database(path)
     file.add('locals', {'address': 'you@example.org'})
     file.close()
     execute(path, 'ALTER TABLE dns RENAME TO gone')
-    assert made(path, purge=True).read().rows == dict.fromkeys(TABLES, ())
+    assert make_database(path, purge=True).read().rows == dict.fromkeys(TABLES, ())
 
 
 @pytest.mark.parametrize(('content', 'complaint'), [
@@ -182,18 +157,18 @@ def test_another_file_is_left_alone(path: str, content: bytes | None, complaint:
         Path(path).write_bytes(content)
     before = Path(path).read_bytes()
     with pytest.raises(ConfigError, match=complaint):
-        made(path, purge=True)
+        make_database(path, purge=True)
     assert Path(path).read_bytes() == before
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='No such file or directory; check database-address'):
-        made(str(tmp_path / 'no' / 'config.db'))
+        make_database(str(tmp_path / 'no' / 'config.db'))
 
 
 def test_a_file_that_somebody_holds_can_be_used_later(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mqlite.database.file._BUSY_SECONDS', 0.0)
-    file = made(path)
+    file = make_database(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute('BEGIN IMMEDIATE')
         with pytest.raises(TemporaryError, match='locked'):
@@ -219,7 +194,7 @@ def test_no_address_no_database() -> None:
 
 
 def test_preparing_mends_or_purges_once_and_says_what_is_gone(path: str) -> None:
-    file, log = made(path), Notes()
+    file, log = make_database(path), Notes()
     file.add('locals', {'address': 'you@example.org'})
     file.close()
     execute(path, 'DROP TABLE dns')
@@ -227,9 +202,9 @@ def test_preparing_mends_or_purges_once_and_says_what_is_gone(path: str) -> None
     with pytest.raises(ConfigError, match='no table dns'):
         prepare(load(address)[0], log)
     prepare(load(address + 'repair-database: true')[0], log)
-    assert log.lines == [] and len(made(path).read().rows['locals']) == 1
+    assert log.lines == [] and len(make_database(path).read().rows['locals']) == 1
     prepare(load(address + 'purge-database: true')[0], log)
-    assert len(log.lines) == 1 and 'empty' in log.lines[0] and made(path).read().rows['locals'] == ()
+    assert len(log.lines) == 1 and 'empty' in log.lines[0] and make_database(path).read().rows['locals'] == ()
 
 
 # the copy in memory
@@ -241,7 +216,7 @@ class Bench(LoopBench):
         super().__init__()
         self.path = path
         self.log = Notes()
-        self.database = Database(self.reactor, made(path), TTL, self.log)
+        self.database = Database(self.reactor, make_database(path), TTL, self.log)
         self.seen: list[list[str]] = []
         self.database.follow('locals', lambda rows: [row.text('address') for row in rows], self.seen.append)
 
@@ -282,7 +257,7 @@ def test_who_follows_another_table_is_left_in_peace(bench: Bench) -> None:
 
 def test_a_file_put_in_its_place_is_noticed(bench: Bench, tmp_path: Path) -> None:
     def replace() -> None:
-        file = made(str(tmp_path / 'new.db'))
+        file = make_database(str(tmp_path / 'new.db'))
         file.add('locals', {'address': 'new@example.org'})
         file.close()
         os.rename(tmp_path / 'new.db', bench.path)
@@ -330,4 +305,4 @@ def test_the_daemon_reads_it_and_starts_only_with_one_that_is_whole(start_daemon
     daemon.settings['repair-database'] = 'true'
     daemon.start()
     daemon.stop()
-    made(path).close()
+    make_database(path).close()

@@ -72,6 +72,20 @@ def test_a_stranger_cannot_relay(sender: bytes, recipient: bytes) -> None:
         assert bench.store.queues == {}
 
 
+def test_a_stranger_may_send_to_local_addresses_and_to_no_other() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE[:2])
+        assert await bench.talk(stream, b'RCPT TO:<you@local.example>') == b'250'
+        assert await bench.talk(stream, b'RCPT TO:<you@example.org>') == b'550'
+        assert await bench.talk(stream, b'DATA', b'Subject: x\r\n\r\nhello\r\n.') == b'354 250'
+
+    with Bench(relay=False, is_local=['you@local.example'].__contains__) as bench:
+        bench.run(client())
+        assert list(bench.store.queues) == ['local']
+        assert [document['recipient'] for document in bench.documents('local')] == ['you@local.example']
+
+
 def test_who_may_relay_is_asked_with_the_address() -> None:
     sessions: list[Session] = []
 

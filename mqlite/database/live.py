@@ -24,7 +24,7 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Task, sleep
 from mqlite.loop.thread import WorkerThread
 
-LOOK_SECONDS = 2.0  # between two looks whether the file has changed
+LOOK_SECONDS = 1.0  # between two looks whether the file has changed
 T = TypeVar('T')
 Rows = tuple[Row, ...]
 

@@ -143,7 +143,7 @@ def _check_rcpt(session: Session, argument: str) -> Address:
         raise Refused('bad-parameter', next(iter(parameters)))
     if len(session.recipients) >= session.limits.recipients:
         raise Refused('too-many-rcpts')
-    return Address(recipient)
+    return Address(recipient, session.is_local is not None and session.is_local(recipient))
 
 
 def _proceed_rcpt(session: Session, recipient: Address) -> bytes:

@@ -44,6 +44,7 @@ class ServerConfig:
     may_relay: Callable[[str], bool]
     is_proxy: Callable[[str], bool] = ClientRule([])  # the connections of these begin with a PROXY header
     on_note: Callable[[str], object] = id  # told in a line what an operator should know
+    is_local: Callable[[str], bool] | None = None  # addresses that anybody may send to
 
 
 class SmtpServer:
@@ -71,7 +72,8 @@ class SmtpServer:
         if self._stopping or config.connections and len(self._tasks) >= config.connections:
             self._say_farewell(stream, reply('shutdown' if self._stopping else 'too-busy'))
             return
-        session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits)
+        session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits,
+                          config.is_local)
         if self._ask_for is not None:
             session.asker = self._ask_for(session, stream)
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')

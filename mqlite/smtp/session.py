@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Callable, Protocol
 
 from mqlite.errors import MqliteError
 from mqlite.smtp.reply import reply
@@ -75,6 +75,7 @@ class Session:
     local: tuple[str, int]  # our address and port
     in_range: bool  # a client that may relay, whoever it is
     limits: Limits
+    is_local: Callable[[str], bool] | None = None  # which addresses anybody may send to
     helo: str = ''
     esmtp: bool = False
     authenticated: bool = False

@@ -104,7 +104,7 @@ class Bench:
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = 0,
                  relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
                  may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
-                 **limits: int) -> None:
+                 is_local: Callable[[str], bool] | None = None, **limits: int) -> None:
         """`relay`: everybody may, or nobody, unless `may_relay` says who. What the operator is told is in `notes`."""
         self.clock = VirtualClock()
         self.errors: list[BaseException] = []
@@ -115,7 +115,7 @@ class Bench:
         host = plugins(self.reactor) if plugins else None
         self.notes: list[str] = []
         config = ServerConfig(NAME, Limits(**limits), timeout, connections, may_relay or (lambda address: relay),
-                              is_proxy, self.notes.append)
+                              is_proxy, self.notes.append, is_local)
         self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
                                  host.ask_for if host else None)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)

@@ -1,0 +1,34 @@
+"""A database file as another program writes it, and a log that is kept in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+from mqlite.database.file import DatabaseFile
+from mqlite.log import Log
+
+
+def make_database(path: str, **how: bool) -> DatabaseFile:
+    """Opened, and made when it is not there."""
+    file = DatabaseFile(path)
+    file.open(**how)
+    return file
+
+
+def execute(path: str, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+class Notes(Log):
+    """A log that is kept in memory."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.lines: list[str] = []
+
+    def _write(self, level: str, text: str) -> None:
+        self.lines.append(f'{level}: {text}')
