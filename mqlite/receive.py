@@ -22,6 +22,7 @@ from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import format_reply, reply
 from mqlite.smtp.session import Address, Session
 
+DSN_PROPERTIES = ('notify', 'ret', 'envid', 'orcpt')  # each is a parameter's name too
 LISTED = 3000  # octets of identifiers in one reply: Exim takes one of more than 4096 for a failure, and sends again
 
 
@@ -57,6 +58,8 @@ class Receiver:
         try:
             sender = session.sender.email if session.sender else ''
             messages = self.prepare(sender, recipients, data, trace, origin, session.may_relay)
+            if session.limits.dsn:
+                _ask_for_notices(messages, session)
             asker = session.asker
             if asker is not None and 'mq_smtp_in_message' in asker.steps:
                 for message in messages:
@@ -109,6 +112,17 @@ class Receiver:
             self._second = int(now)
             self._moment = format_moment(now)
             self._date = format_datetime(datetime.fromtimestamp(self._second, timezone.utc))
+
+
+def _ask_for_notices(messages: Sequence[Received], session: Session) -> None:
+    """The property `dsn`: what the parameters of MAIL and RCPT asked for. What x-mq-dsn-* headers ask for counts more.
+    """
+    of_sender = session.sender.parameters if session.sender else {}
+    for message, recipient in zip(messages, session.recipients or []):
+        said = {**of_sender, **recipient.parameters}
+        asked = {name: said[name.upper()] for name in DSN_PROPERTIES if name.upper() in said}
+        if asked:
+            message.fields['dsn'] = {**asked, **message.fields.get('dsn', {})}
 
 
 def _to_publish(queue: str, body: bytes, fields: dict[str, Any]) -> Message:

@@ -145,7 +145,7 @@ _SMTP_IN: _Rows = (
     ("smtp-check",            CHECKS,     NOT_YET,  "",        "checks to run on received messages"),
     ("smtp-auth-results",     PLACES,     NOT_YET,  "",        "messages that get an authentication-results header"),
     ("smtp-protection",       FLAG,       NOT_YET,  "false",   "turn away the addresses on the console's blacklist"),
-    ("dsn-advertise",         FLAG,       NOT_YET,  "false",   "offer the DSN extension (RFC 3461)"),
+    ("dsn-advertise",         FLAG,       HONOURED, "false",   "offer the DSN extension (RFC 3461)"),
     ("spamassassin-host",     HOST,       NOT_YET,  "localhost", "host of the SpamAssassin daemon"),
     ("spamassassin-port",     PORT,       NOT_YET,  "783",     "port of the SpamAssassin daemon"),
 )
@@ -168,8 +168,8 @@ _SMTP_OUT: _Rows = (
     ("smtp-unmappable-ips",   NETWORKS,   NOT_YET,  "",        "exceptions to smtp-mappable-ips"),
     ("validate-envelope",     EXACTNESS,  NOT_YET,  "strict",  "how exact the envelope address of a message must be"),
     ("validate-recipient",    EXACTNESS,  NOT_YET,  "strict",  "how exact the recipient of a message must be"),
-    ("dsn-notify",            EVENTS,     NOT_YET,  "",        "events to be notified of, unless the message says"),
-    ("dsn-ret",               RETURN,     NOT_YET,  "",        "what notifications return, unless the message says"),
+    ("dsn-notify",            EVENTS,     HONOURED, "",        "events to be notified of, unless the message says"),
+    ("dsn-ret",               RETURN,     HONOURED, "",        "what notifications return, unless the message says"),
 )
 
 _DNS: _Rows = (

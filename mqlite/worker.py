@@ -18,6 +18,7 @@ from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import RouteConfig
+from mqlite.errors import ConfigError
 from mqlite.host import host_name
 from mqlite.log import Log
 from mqlite.loop.connect import Listener, ListenSocket
@@ -29,6 +30,8 @@ from mqlite.plugin.loader import load_plugins
 from mqlite.queues.contract import QueueError, Store
 from mqlite.settings import Settings
 from mqlite.smtp.clients import ClientRule
+from mqlite.smtp.dsn import Request, make_request
+from mqlite.smtp.grammar import SyntaxFault
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
 
@@ -98,7 +101,8 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
     return SmtpServer(reactor, ServerConfig(
-        hostname, Limits(size=settings.integer('smtp-maxsize')), settings.seconds('smtp-timeout'),
+        hostname, Limits(size=settings.integer('smtp-maxsize'), dsn=settings.flag('dsn-advertise')),
+        settings.seconds('smtp-timeout'),
         settings.integer('smtp-connections'), relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
         log.warning, is_local), receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None)
@@ -113,10 +117,18 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
                     settings.seconds('max-delivertime')),
         RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
                     _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
-        settings.integer('smtp-connections'), host is not None and host.loads_mime)
+        settings.integer('smtp-connections'), host is not None and host.loads_mime, notices(settings))
     dialler = Dialler(reactor, make_resolver(reactor, settings), hostname, client_context(),
                       host.companion if host is not None and host.asks_outgoing else None)
     return Engine(reactor, store, dialler, config)
+
+
+def notices(settings: Settings) -> Request:
+    """What senders are to be told of where their message does not say."""
+    try:
+        return make_request(','.join(settings.items('dsn-notify')), settings.text('dsn-ret'), '', '')
+    except SyntaxFault as fault:
+        raise ConfigError(f'dsn-notify: {fault}') from None
 
 
 def _server_of(settings: Settings, host: str, port: str) -> tuple[str, int] | None:

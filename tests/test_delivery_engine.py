@@ -32,6 +32,7 @@ from mqlite.message.document import due_time
 from mqlite.message.identifier import format_moment
 from mqlite.queues.contract import Message
 from mqlite.queues.embedded import EmbeddedStore
+from mqlite.smtp.dsn import NOTHING, Request
 from tests.support import dns
 from tests.support.dns import Nameserver, Query
 from tests.support.exchanger import DROP, SILENCE, Exchanger
@@ -85,7 +86,8 @@ class Bench:
         self.config = EngineConfig(
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
-            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), 0)
+            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), 0,
+            notices=settings.get('notices', NOTHING))
         self.engine = Engine(self.reactor, self.store, self.dialler, self.config)
         self.run_until(self.store.open())
         self.engine.start()
@@ -303,6 +305,28 @@ def test_nextattempt_that_holds_nothing_up(bench: Bench, nextattempt: object) ->
     bench.publish(nextattempt=nextattempt)
     bench.run()
     assert bench.last('result') == ('accepted',)
+
+
+@pytest.mark.parametrize(('dsn', 'mail', 'rcpt'), [
+    (None,                                b' RET=HDRS',         b' NOTIFY=FAILURE,DELAY'),
+    ({'notify': 'NEVER', 'envid': 'x y'}, b' RET=HDRS ENVID=x+20y', b' NOTIFY=NEVER'),
+    ({'ret': 'FULL', 'orcpt': 'o@a'},     b' RET=FULL',         b' NOTIFY=FAILURE,DELAY ORCPT=rfc822;o@a'),
+])
+def test_notices_are_asked_of_a_server_that_makes_them(make: Make, dsn: object, mail: bytes, rcpt: bytes) -> None:
+    bench = make(notices=Request(('FAILURE', 'DELAY'), 'HDRS'))
+    bench.exchanger.extensions.append(b'DSN')
+    bench.publish(dsn=dsn)
+    bench.run()
+    assert bench.exchanger.messages[0][:2] == (b'MAIL FROM:<s@a.example> BODY=8BITMIME' + mail,
+                                               [b'RCPT TO:<r@one.example>' + rcpt])
+    assert bench.final()['dsn'] == dsn
+
+
+def test_notices_that_nobody_can_be_asked_for(bench: Bench) -> None:
+    bench.publish(dsn={'notify': 'SOMETIMES'})
+    bench.run()
+    assert bench.last('state', 'result', 'description') == (
+        'process', 'invalid', '"dsn": NOTIFY=NEVER, or some of SUCCESS,FAILURE,DELAY')
 
 
 @pytest.mark.parametrize(('queues', 'reply', 'counts'), [

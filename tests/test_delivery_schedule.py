@@ -18,6 +18,7 @@ from mqlite.loop.task import sleep
 from mqlite.message.document import Document
 from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
+from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure, Reply
 
 DOWN = Result('connect', 'timeout', description='down')
@@ -45,7 +46,8 @@ class FakeSession:
         self.route, self.ended = route, False
         self._bench = bench
 
-    async def send(self, sender: str, recipient: str, mime: bytes) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes) -> Reply:
+        recipient = envelope.recipient
         assert self.ready and not self.ended
         self.messages += 1
         await sleep(self._bench.reactor, self._bench.send_seconds)
@@ -129,10 +131,10 @@ class Bench:
         assert self.open_sessions == 0
 
     def _on_result(self, job: Job, result: Result) -> None:
-        self.outs.append((job.recipient, OK if result.result == OK else result.state))
+        self.outs.append((job.envelope.recipient, OK if result.result == OK else result.state))
 
     def _on_return(self, job: Job) -> None:
-        self.outs.append((job.recipient, 'returned'))
+        self.outs.append((job.envelope.recipient, 'returned'))
 
 
 @pytest.fixture
@@ -435,7 +437,7 @@ def test_starving_destinations_at_the_stop(make: Callable[..., Bench]) -> None:
 def test_the_job_holds_what_it_needs() -> None:
     document = Document({'recipient': 'r@b.example', 'envelope': 's@a.example', 'mime': 'a\nb'})
     job = Job(Delivery('outbox', 1, b'', 0, 0), document, Route('b.example', 25, False, None))
-    assert (job.sender, job.recipient, job.mime) == ('s@a.example', 'r@b.example', b'a\r\nb\r\n')
+    assert (job.envelope, job.mime) == (Envelope('s@a.example', 'r@b.example'), b'a\r\nb\r\n')
     assert 'mime' not in document.fields
     assert schedule.IDLE_SECONDS < 10
 

@@ -19,6 +19,7 @@ from mqlite.message.document import (
     due_time,
     encode_each,
 )
+from mqlite.smtp.dsn import NOTHING, Request
 
 MISSING = object()
 
@@ -215,6 +216,34 @@ def test_bad_property(name: str, value: object) -> None:
     """A text for the publisher, and nothing but DocumentError: it is all that the delivery expects."""
     with pytest.raises(DocumentError, match=f'"{NAMES.get(name, name)}'):
         getattr(with_property(name, value), name)
+
+
+DEFAULTS = Request(('FAILURE',), 'HDRS')
+
+
+@pytest.mark.parametrize(('value', 'request_'), [
+    (MISSING, DEFAULTS), (None, DEFAULTS), ({}, DEFAULTS), ({'notify': None, 'ret': '', 'x': 1}, DEFAULTS),
+    ({'notify': []}, DEFAULTS),
+    ({'notify': 'NEVER'}, Request(('NEVER',), 'HDRS')),
+    ({'notify': ['success', 'DELAY'], 'ret': 'full'}, Request(('SUCCESS', 'DELAY'), 'FULL')),
+    ({'notify': 'SUCCESS, FAILURE', 'envid': 4711, 'orcpt': 'a@b'},
+     Request(('SUCCESS', 'FAILURE'), 'HDRS', '4711', 'a@b')),
+])
+def test_the_notices_that_are_wanted(value: object, request_: Request) -> None:
+    assert with_property('dsn', value).notices(DEFAULTS) == request_
+
+
+def test_no_notices() -> None:
+    assert document(dsn={}).notices(NOTHING) is document().notices(NOTHING) is NOTHING
+
+
+@pytest.mark.parametrize('value', [
+    'FAILURE', [], 1, {'notify': 'SOMETIMES'}, {'notify': ['NEVER', 'DELAY']}, {'notify': [1]}, {'notify': {}},
+    {'notify': True}, {'ret': 'BODY'}, {'ret': []}, {'envid': 'a\nb'}, {'envid': 'x' * 101}, {'envid': {}},
+    {'orcpt': 'a@b\r\n'}, {'orcpt': 'rfc822;'}, {'orcpt': '\udcff@b'}, {'orcpt': 'x' * 500}])
+def test_bad_notices(value: object) -> None:
+    with pytest.raises(DocumentError, match='"dsn'):
+        with_property('dsn', value).notices(NOTHING)
 
 
 def test_when_the_next_attempt_may_be() -> None:

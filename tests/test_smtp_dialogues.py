@@ -7,15 +7,17 @@ in one write without waiting for a reply. The server must answer the same in all
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.dialogue import Dialogue, Turn, read_dialogue
+from tests.support.dialogue import Dialogue, Kept, Turn, read_dialogue
 from tests.support.process import ROOT
 from tests.support.smtp import Bench, without_received
 
 FILES = sorted((ROOT / 'tests/data/dialogues').glob('*.txt'))
-LIMITS = ('size', 'recipients', 'errors')
+LIMITS = ('size', 'recipients', 'errors', 'dsn')
+PROPERTIES = ('dsn',)  # of a document, that come from what the client said
 
 
 def bench_for(dialogue: Dialogue) -> Bench:
@@ -66,6 +68,11 @@ async def play_at_once(bench: Bench, dialogue: Dialogue) -> None:
     await bench.quiet()
 
 
+def kept_of(document: dict[str, Any]) -> Kept:
+    return Kept(document['envelope'], document['recipient'], without_received(document['mime']),
+                {name: document[name] for name in PROPERTIES if name in document})
+
+
 @pytest.mark.parametrize('shape', ['turns', 'octets', 'at once'])
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_dialogue(path: Path, shape: str) -> None:
@@ -75,9 +82,7 @@ def test_dialogue(path: Path, shape: str) -> None:
             bench.run(play_at_once(bench, dialogue))
         else:
             bench.run(play(bench, dialogue, shape == 'octets'))
-        kept = [(document['envelope'], document['recipient'], without_received(document['mime']))
-                for document in bench.documents()]
-        assert kept == dialogue.kept
+        assert [kept_of(document) for document in bench.documents()] == dialogue.kept
         assert len(bench.server) == 0
 
 

@@ -26,6 +26,7 @@ from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document, DocumentError, NoMime
 from mqlite.message.result import Result
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
+from mqlite.smtp.dsn import NOTHING, Request
 
 PREFETCH = 1000  # messages in hand
 PREFETCH_BYTES = 64 * 1024 * 1024  # of documents in hand
@@ -42,6 +43,7 @@ class EngineConfig:
     route: RouteConfig
     connections: int  # outgoing, at once; 0 for no limit
     mime_later: bool = False  # a document may come without a MIME: a plugin may bring it
+    notices: Request = NOTHING  # what the sender of a document that does not say is to be told
 
 
 class Engine:
@@ -68,7 +70,7 @@ class Engine:
         now, config = self._clock.time(), self._config
         try:
             document = _read(delivery)
-            job = Job(delivery, document, choose(document, config.route), config.mime_later)
+            job = Job(delivery, document, choose(document, config.route), config.mime_later, config.notices)
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
             result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))

@@ -34,6 +34,8 @@ from mqlite.message.document import Document, NoMime
 from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
 from mqlite.smtp.client import ClientSession
+from mqlite.smtp.dsn import NOTHING, Request
+from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure
 
 IDLE_SECONDS = 5.0  # a connection without work is kept for so long
@@ -44,15 +46,17 @@ FAIR_SHARE = 20  # messages per connection while a destination starves
 class Job:
     """One message on its way. The MIME is taken out of the document: it is held once, and only while it is needed."""
 
-    __slots__ = ('delivery', 'document', 'mime', 'recipient', 'route', 'sender')
+    __slots__ = ('delivery', 'document', 'envelope', 'mime', 'route')
 
-    def __init__(self, delivery: Delivery, document: Document, route: Route, mime_later: bool = False) -> None:
-        """DocumentError when the document cannot be sent as it is. `mime_later`: it may do without a MIME for now."""
+    def __init__(self, delivery: Delivery, document: Document, route: Route, mime_later: bool = False,
+                 notices: Request = NOTHING) -> None:
+        """DocumentError when the document cannot be sent as it is. `mime_later`: it may do without a MIME for now.
+        `notices`: the settings for what its property `dsn` does not say.
+        """
         self.delivery = delivery
         self.document = document
         self.route = route
-        self.sender = document.envelope
-        self.recipient = document.recipient
+        self.envelope = Envelope(document.envelope, document.recipient, document.notices(notices))
         self.mime = None if mime_later and not document.fields.get('mime') else document.take_mime()
 
 
@@ -259,9 +263,9 @@ class Carrier:
         reused = session.messages > 0
         companion = session.companion
         if companion is not None:
-            companion.begin(job.document.fields, job.sender, job.recipient)
+            companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient)
         try:
-            reply = await session.send(job.sender, job.recipient, job.mime)
+            reply = await session.send(job.envelope, job.mime)
         except ClientFailure as failure:
             if reused and failure.state == 'mailfrom' and not session.usable:
                 return None

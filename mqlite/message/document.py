@@ -24,6 +24,7 @@ from typing import Any
 
 from mqlite.errors import PermanentError
 from mqlite.message.identifier import parse_moment
+from mqlite.smtp import dsn
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address, split_address
 
@@ -214,6 +215,22 @@ class Document:
         value = self.fields.get('priority')
         return 0 if value is None else min(_number(value, 'priority'), 255)
 
+    def notices(self, defaults: dsn.Request) -> dsn.Request:
+        """The property `dsn`, with the settings where it says nothing: which notices the sender wants."""
+        value = self.fields.get('dsn')
+        if value is None:
+            return defaults
+        if not isinstance(value, dict):
+            raise DocumentError('"dsn" must be an object')
+        notify, ret, envid, orcpt = (value.get(name) for name in ('notify', 'ret', 'envid', 'orcpt'))
+        if isinstance(notify, list) and all(isinstance(event, str) for event in notify):
+            notify = ','.join(notify)
+        try:
+            return dsn.make_request(_said(notify, 'notify') or ','.join(defaults.notify),
+                                    _said(ret, 'ret') or defaults.ret, _said(envid, 'envid'), _said(orcpt, 'orcpt'))
+        except SyntaxFault as fault:
+            raise DocumentError(f'"dsn": {fault}') from None
+
     def queue(self, kind: str, default: str) -> str:
         """The queue for results, success, failure or retry: the document's own name, '' for none, or the default.
 
@@ -247,6 +264,15 @@ def _address(value: object, name: str) -> str:
     except SyntaxFault as fault:
         raise DocumentError(f'"{name}": {fault}') from None
     return value
+
+
+def _said(value: object, name: str) -> str:
+    """A string of the property `dsn`, '' when it is not there; programs number their envelopes."""
+    if value is None:
+        return ''
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value)
+    raise DocumentError(f'"dsn.{name}" must be a string')
 
 
 def _moment(value: object, name: str) -> float:

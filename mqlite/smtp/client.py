@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.task import Timeout
 from mqlite.loop.tls import TlsContext, TlsError
+from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.framing import encode_data
 from mqlite.smtp.reply import LINE_LIMIT, BadReply, ClientFailure, Reply, ReplyReader
 
@@ -91,15 +92,16 @@ class ClientSession:
         if tls is not None and 'STARTTLS' in self.extensions:
             await self._start_tls(tls, server_name)
 
-    async def send(self, sender: str, recipient: str, mime: bytes | None) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes | None) -> Reply:
         """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends.
 
         With a companion the message may be another one in the end, or come from it alone: then `mime` is None.
         """
         self.messages += 1
         self.sent_data = 0
-        commands = [('mailfrom', self._mail_command(sender, mime if self.companion is None else None)),
-                    ('rcptto', f'RCPT TO:<{recipient}>\r\n'.encode('ascii')),
+        known = mime if self.companion is None else None
+        commands = [('mailfrom', envelope.mail_command(self.extensions, known)),
+                    ('rcptto', envelope.rcpt_command(self.extensions)),
                     ('data', b'DATA\r\n')]
         if self._dirty:
             await self._reset()
@@ -182,15 +184,6 @@ class ClientSession:
         reply = await self._ask('mailfrom', b'RSET\r\n')
         if reply.code // 100 != 2:
             raise self._unusable('mailfrom', 'invalid', f'the server does not forget a transaction: {reply.text}')
-
-    def _mail_command(self, sender: str, mime: bytes | None) -> bytes:
-        """`mime`: None when it is not known yet."""
-        parameters = ''
-        if 'SIZE' in self.extensions and mime is not None:
-            parameters += f' SIZE={len(mime)}'
-        if '8BITMIME' in self.extensions and (mime is None or not mime.isascii()):
-            parameters += ' BODY=8BITMIME'
-        return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode('ascii')
 
     async def _pipelined(self, commands: list[tuple[str, bytes]]) -> None:
         """Send all, then read all the replies: also those behind a refusal, so that the next ones match.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from mqlite.smtp.extensions import offers, parameter_names, read_parameters
 from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
 from mqlite.smtp.reply import format_reply, reply
 from mqlite.smtp.session import Address, Refused, Session
@@ -81,8 +82,7 @@ def _check_hello(session: Session, argument: str) -> str:
 
 def _proceed_ehlo(session: Session, name: str) -> bytes:
     session.hello(name, esmtp=True)
-    return format_reply(250, '', f'{session.hostname} greets {name}', 'PIPELINING', f'SIZE {session.limits.size}',
-                        '8BITMIME', 'ENHANCEDSTATUSCODES', 'HELP')
+    return format_reply(250, '', f'{session.hostname} greets {name}', *offers(session))
 
 
 def _proceed_helo(session: Session, name: str) -> bytes:
@@ -97,33 +97,8 @@ def _check_mail(session: Session, argument: str) -> Address:
         raise Refused('hello-first')
     if session.sender is not None:
         raise Refused('nested-mail')
-    sender, parameters = _path(argument, 'FROM:', 'bad-sender')
-    for name, value in parameters.items():
-        check_value = _MAIL_PARAMETERS.get(name)
-        if check_value is None or not session.esmtp:
-            raise Refused('bad-parameter', name)
-        check_value(session, value)
-    return Address(sender)
-
-
-def _check_size(session: Session, value: str) -> None:
-    """RFC 1870: the client declares the size, so that we can refuse before it has sent everything."""
-    if not value.isdigit() or len(value) > 20:
-        raise Refused('syntax', 'SIZE=number of bytes')
-    if int(value) > session.limits.size:
-        raise Refused('too-large', session.limits.size)
-
-
-def _check_body(session: Session, value: str) -> None:
-    """RFC 6152. Both kinds are kept as they come, so there is nothing to remember."""
-    if value.upper() not in ('7BIT', '8BITMIME'):
-        raise Refused('syntax', 'BODY=7BIT or BODY=8BITMIME')
-
-
-_MAIL_PARAMETERS: dict[str, Callable[[Session, str], None]] = {
-    'SIZE': _check_size,
-    'BODY': _check_body,
-}
+    sender, words = _path(argument, 'FROM:', 'bad-sender')
+    return Address(sender, parameters=read_parameters(session, 'MAIL', words))
 
 
 def _proceed_mail(session: Session, sender: Address) -> bytes:
@@ -136,14 +111,13 @@ def _proceed_mail(session: Session, sender: Address) -> bytes:
 def _check_rcpt(session: Session, argument: str) -> Address:
     if session.recipients is None:
         raise Refused('mail-first' if session.helo else 'hello-first')
-    recipient, parameters = _path(argument, 'TO:', 'bad-recipient', session.hostname)
+    recipient, words = _path(argument, 'TO:', 'bad-recipient', session.hostname)
     if not recipient:
         raise Refused('bad-recipient', 'a recipient cannot be empty')
-    if parameters:
-        raise Refused('bad-parameter', next(iter(parameters)))
+    parameters = read_parameters(session, 'RCPT', words)
     if len(session.recipients) >= session.limits.recipients:
         raise Refused('too-many-rcpts')
-    return Address(recipient, session.is_local is not None and session.is_local(recipient))
+    return Address(recipient, session.is_local is not None and session.is_local(recipient), parameters)
 
 
 def _proceed_rcpt(session: Session, recipient: Address) -> bytes:
@@ -203,8 +177,16 @@ def _proceed_vrfy(session: Session, _parsed: None) -> bytes:
     return reply('cannot-verify')
 
 
-def _proceed_help(session: Session, _parsed: None) -> bytes:
-    return format_reply(214, '2.0.0', 'Commands:', *(row.syntax for row in COMMANDS.values() if row.syntax))
+def _check_help(session: Session, argument: str) -> str:
+    """The command that help is wanted for; '' for all, also when we do not know what is meant."""
+    verb = argument.upper()
+    return verb if verb in COMMANDS and COMMANDS[verb].syntax else ''
+
+
+def _proceed_help(session: Session, topic: str) -> bytes:
+    lines = [' '.join([row.syntax, *(f'[{name}]' for name in parameter_names(session, verb))])
+             for verb, row in COMMANDS.items() if row.syntax and topic in ('', verb)]
+    return format_reply(214, '2.0.0', *([] if topic else ['Commands:']), *lines)
 
 
 def _proceed_quit(session: Session, _parsed: None) -> bytes:
@@ -238,13 +220,13 @@ def _path(argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str
 COMMANDS: dict[str, Command] = {
     'EHLO': Command('EHLO hostname',                     _check_hello,       _proceed_ehlo),
     'HELO': Command('HELO hostname',                     _check_hello,       _proceed_helo),
-    'MAIL': Command('MAIL FROM:<address> [SIZE= BODY=]', _check_mail,        _proceed_mail, 'mq_smtp_in_mailfrom'),
+    'MAIL': Command('MAIL FROM:<address>',               _check_mail,        _proceed_mail, 'mq_smtp_in_mailfrom'),
     'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
     'DATA': Command('DATA',                              _check_data,        _proceed_data),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
     'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop),
     'VRFY': Command('VRFY name',                         _check_argument,    _proceed_vrfy),
-    'HELP': Command('HELP',                              _check_nothing,     _proceed_help),
+    'HELP': Command('HELP [command]',                    _check_help,        _proceed_help),
     'QUIT': Command('QUIT',                              _check_no_argument, _proceed_quit),
     'EXPN': Command('',                                  _check_unsupported, _proceed_noop),
     'TURN': Command('',                                  _check_unsupported, _proceed_noop),

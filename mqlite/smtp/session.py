@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
 from typing import Callable, Protocol
 
 from mqlite.errors import MqliteError
@@ -34,6 +34,7 @@ class Address:
 
     email: str  # '' for the null sender
     local: bool = False  # its mail goes to the local queue, and anybody may send to it
+    parameters: Mapping[str, str] = field(default_factory=dict)  # what those behind it said, by their names
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Limits:
     size: int = 100 * 1024 * 1024  # bytes of a message
     recipients: int = 1000  # per message; RFC 5321 4.5.3.1.8 asks for at least 100
     errors: int = 20  # refused commands since the last message that was kept, then 421
+    dsn: bool = False  # the DSN extension is on offer
 
 
 @dataclass

@@ -23,6 +23,7 @@ from mqlite.loop.stream import Stream
 from mqlite.loop.task import Task, Waiter, sleep
 from mqlite.loop.tls import TlsContext
 from mqlite.smtp.client import ClientSession
+from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure, Reply
 from tests.support.process import HOST
 
@@ -175,9 +176,10 @@ class ClientBench:
         return self.run(self._try(self._start()))  # type: ignore[no-any-return]
 
     def send(self, recipient: str = 'r@b.example', mime: bytes = b'Subject: x\r\n\r\n.dot\r\n',
-             sender: str = 's@a.example') -> Reply | ClientFailure:
-        """The reply to the final dot, or what went wrong."""
-        return self.run(self._try(self.session.send(sender, recipient, mime)))  # type: ignore[no-any-return]
+             sender: str = 's@a.example', **wishes: Any) -> Reply | ClientFailure:
+        """The reply to the final dot, or what went wrong. `wishes`: the rest of the envelope."""
+        envelope = Envelope(sender, recipient, **wishes)
+        return self.run(self._try(self.session.send(envelope, mime)))  # type: ignore[no-any-return]
 
     def quit(self) -> None:
         """Say goodbye, and let the exchanger hear it."""

@@ -34,11 +34,16 @@ class LoopBench:
         """Time for everything that can happen without a timer to happen."""
         await sleep(self.reactor, 0.001)
 
+    async def wait(self, seconds: float) -> None:
+        await sleep(self.reactor, seconds)
+
     def stream_and_socket(self) -> tuple[Stream, socket.socket]:
         """Two ends of a TCP connection over the loopback: ours, and a blocking socket with a time-out."""
         with socket.create_server((HOST, 0)) as server:
             ours = socket.create_connection(server.getsockname())
             theirs, _ = server.accept()
+        for end in (ours, theirs):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else small writes wait longer than the clock
         ours.setblocking(False)
         theirs.settimeout(10)
         self._closing.callback(theirs.close)

@@ -1,0 +1,89 @@
+"""THE EXTENSION TABLE: what EHLO offers, and the parameters of MAIL and RCPT that come with it. Pure.
+
+A parameter is accepted only while its extension is on offer to this session, which has said EHLO. `read` takes the
+session and the text behind `=` ('' when there is none), changes nothing, and gives what the parameter says; it raises
+SyntaxFault for what is not in its grammar, with the right form as the text, and Refused for what cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Callable
+
+from mqlite.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
+from mqlite.smtp.grammar import SyntaxFault
+from mqlite.smtp.session import Refused, Session
+
+Read = Callable[[Session, str], str]
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A row of the extension table."""
+
+    line: Callable[[Session], str]  # what EHLO says; '' when it is not on offer to this session now
+    mail: Mapping[str, Read] = field(default_factory=dict)  # the parameters of MAIL
+    rcpt: Mapping[str, Read] = field(default_factory=dict)  # and of RCPT
+
+
+def offers(session: Session) -> Iterator[str]:
+    """The lines of EHLO behind the first one."""
+    return (line for extension in EXTENSIONS if (line := extension.line(session)))
+
+
+def read_parameters(session: Session, verb: str, words: Mapping[str, str]) -> Mapping[str, str]:
+    """What the parameters of a command say, by their names in upper case. Refused."""
+    if not words:
+        return words
+    known, said = _KNOWN[verb], {}
+    for name, value in words.items():
+        extension = known.get(name)
+        if extension is None or not session.esmtp or not extension.line(session):
+            raise Refused('bad-parameter', name)
+        try:
+            said[name] = (extension.mail if verb == 'MAIL' else extension.rcpt)[name](session, value)
+        except SyntaxFault as fault:
+            raise Refused('syntax', fault) from None
+    return said
+
+
+def parameter_names(session: Session, verb: str) -> list[str]:
+    """Those that may stand behind this verb now, for HELP."""
+    return [f'{name}=' for name, extension in _KNOWN.get(verb, {}).items() if extension.line(session)]
+
+
+def _read_size(session: Session, value: str) -> str:
+    """RFC 1870: the client declares the size, so that we can refuse before it has sent everything."""
+    if not value.isdecimal() or not value.isascii() or len(value) > 20:
+        raise SyntaxFault('SIZE=number of bytes')
+    if int(value) > session.limits.size:
+        raise Refused('too-large', session.limits.size)
+    return value
+
+
+def _read_body(session: Session, value: str) -> str:
+    """RFC 6152. Both kinds are kept as they come."""
+    if value.upper() not in ('7BIT', '8BITMIME'):
+        raise SyntaxFault('BODY=7BIT or BODY=8BITMIME')
+    return value.upper()
+
+
+#             what EHLO says                                 parameters of MAIL, and of RCPT           source
+EXTENSIONS = (
+    Extension(lambda session: 'PIPELINING'),                                                         # RFC 2920
+    Extension(lambda session: f'SIZE {session.limits.size}', {'SIZE': _read_size}),                  # RFC 1870
+    Extension(lambda session: '8BITMIME',                    {'BODY': _read_body}),                  # RFC 6152
+    Extension(lambda session: 'DSN' if session.limits.dsn else '',                                   # RFC 3461
+              {'RET':    lambda session, value: parse_ret(value),
+               'ENVID':  lambda session, value: parse_envid(value)},
+              {'NOTIFY': lambda session, value: parse_notify(value),
+               'ORCPT':  lambda session, value: parse_orcpt(value, False)}),
+    Extension(lambda session: 'ENHANCEDSTATUSCODES'),                                                # RFC 2034
+    Extension(lambda session: 'HELP'),                                                               # RFC 5321
+)
+
+_KNOWN = {
+    'MAIL': {name: extension for extension in EXTENSIONS for name in extension.mail},
+    'RCPT': {name: extension for extension in EXTENSIONS for name in extension.rcpt},
+}
