@@ -104,7 +104,7 @@ class Bench:
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = 0,
                  relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
                  may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
-                 is_local: Callable[[str], bool] | None = None, **limits: int) -> None:
+                 is_local: Callable[[str], bool] | None = None, **limits: Any) -> None:
         """`relay`: everybody may, or nobody, unless `may_relay` says who. What the operator is told is in `notes`."""
         self.clock = VirtualClock()
         self.errors: list[BaseException] = []
