@@ -15,13 +15,15 @@ import traceback
 from mqlite import __version__
 from mqlite.database.open import prepare
 from mqlite.errors import ConfigError
-from mqlite.host import become_user, host_name, take_lock
+from mqlite.host import allow_open_files, become_user, host_name, take_lock
 from mqlite.log import Log
 from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, ListenSocket
 from mqlite.loop.reactor import HANG_UP, STOP_SIGNALS, Reactor
 from mqlite.loop.task import Waiter
 from mqlite.settings import Settings
 from mqlite.worker import Worker
+
+OTHER_FILES = 400  # beside the connections: queue, logs, resolver, plugins, clients that are being sent away
 
 
 class Daemon:
@@ -38,6 +40,8 @@ class Daemon:
         settings = self._settings
         lock = take_lock(settings.text('lock')) if settings.text('lock') else None
         sockets = open_sockets(settings)
+        if not allow_open_files(settings.integer('smtp-connections') + OTHER_FILES):
+            self._log.warning('this host allows us fewer open files than smtp-connections needs; see ulimit -Hn')
         if settings.text('user'):
             become_user(settings.text('user'))
         prepare(settings, self._log)

@@ -1,4 +1,4 @@
-"""The host we run on: its name and addresses, the lock of a single instance, and the change of user."""
+"""The host we run on: its name and addresses, the lock of a single instance, open files, and the change of user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import ipaddress
 import os
 import pwd
+import resource
 
 from mqlite.errors import ConfigError
 from mqlite.smtp.grammar import SyntaxFault, check_helo
@@ -69,6 +70,15 @@ def take_lock(path: str) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f'{os.getpid()}\n'.encode('ascii'))
     return descriptor
+
+
+def allow_open_files(count: int) -> bool:
+    """See to it that so many files and connections may be open at once; False when the host allows fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        soft = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft == resource.RLIM_INFINITY or soft >= count
 
 
 def become_user(name: str) -> None:

@@ -22,6 +22,7 @@ MailerQ's, or are ours, with the reason:
     daemon               false (true)          supervisors and containers want the process in the foreground
     send-log-file        empty (send.log)      no file but the queue appears in the working directory unasked
     smtp-connections     500 (*)               fits the usual limit of 1024 open files
+    smtp-connections-in  nine tenths (*)       a tenth is reserved for the other direction; smtp-connections-out too
     dns-timeout          0 (*)                 0: as /etc/resolv.conf says, as when MailerQ's is empty; dns-interval too
 """
 
@@ -132,9 +133,9 @@ _SMTP_IN: _Rows = (
     ("smtp-maxsize",          SIZE,       HONOURED, "100MB",   "largest message accepted"),
     ("smtp-timeout",          DURATION,   HONOURED, "300",     "a client that is silent for so long is dropped"),
     ("smtp-connections",      COUNT,      HONOURED, "500",     "connections open at once, in and out together"),
+    ("smtp-connections-in",   INTEGER,    HONOURED, "0",       "of these, at most so many incoming; 0: nine tenths"),
     ("smtp-proxy",            NETWORKS,   HONOURED, "",        "networks whose connections begin with a PROXY header"),
     ("smtp-extract",          FLAG,       HONOURED, "true",    "x-mq-* headers of messages become properties"),
-    ("smtp-connections-in",   INTEGER,    NOT_YET,  "0",       "of smtp-connections, at most so many incoming; 0: all"),
     ("smtp-secure-port",      PORTS,      NOT_YET,  "",        "ports that speak TLS from the first byte"),
     ("smtp-certificate",      PATH,       NOT_YET,  "",        "certificate for STARTTLS and the secure ports"),
     ("smtp-key",              PATH,       NOT_YET,  "",        "private key of the certificate"),
@@ -151,6 +152,7 @@ _SMTP_IN: _Rows = (
 )
 
 _SMTP_OUT: _Rows = (
+    ("smtp-connections-out",  INTEGER,    HONOURED, "0",       "of smtp-connections, at most so many; 0: nine tenths"),
     ("smtp-default-ips",      ADDRESSES,  HONOURED, "",        "addresses to send from; empty: the system chooses"),
     ("smarthost",             HOST,       HONOURED, "",        "host that all mail goes to, for delivery from there"),
     ("smarthost-port",        PORT,       HONOURED, "25",      "port of the smarthost"),
@@ -163,7 +165,6 @@ _SMTP_OUT: _Rows = (
     ("smarthost-password",    SECRET,     NOT_YET,  "",        "password to log in to the smarthost with"),
     ("smtp-sink-username",    TEXT,       NOT_YET,  "",        "name to log in to the sink with"),
     ("smtp-sink-password",    SECRET,     NOT_YET,  "",        "password to log in to the sink with"),
-    ("smtp-connections-out",  INTEGER,    NOT_YET,  "0",       "of smtp-connections, at most so many outgoing; 0: all"),
     ("smtp-mappable-ips",     NETWORKS,   NOT_YET,  "",        "mail received on these is sent from them too"),
     ("smtp-unmappable-ips",   NETWORKS,   NOT_YET,  "",        "exceptions to smtp-mappable-ips"),
     ("validate-envelope",     EXACTNESS,  NOT_YET,  "strict",  "how exact the envelope address of a message must be"),

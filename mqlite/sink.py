@@ -11,6 +11,7 @@ from mqlite.loop.task import Waiter
 from mqlite.smtp.reply import reply
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits, Session
+from mqlite.smtp.shares import Shares
 
 ADDRESS = '127.0.0.1'
 _STOP_SECONDS = 2.0
@@ -20,7 +21,8 @@ def run_sink(port: int) -> int:
     """Serve on the loopback address until a signal; the exit status."""
     reactor = Reactor()
     stop = Waiter[None](reactor)
-    server = SmtpServer(reactor, ServerConfig('sink.localhost', Limits(), 300, 0, lambda _client: True), _print)
+    config = ServerConfig('sink.localhost', Limits(), 300, Shares().incoming, lambda _client: True)
+    server = SmtpServer(reactor, config, _print)
     try:
         listener = Listener(reactor, ListenSocket(ADDRESS, port), server.accept, print)
     except OSError as error:

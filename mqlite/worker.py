@@ -34,6 +34,7 @@ from mqlite.smtp.dsn import Request, make_request
 from mqlite.smtp.grammar import SyntaxFault
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
+from mqlite.smtp.shares import Share, Shares
 
 STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
 _LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'))
@@ -51,8 +52,10 @@ class Worker:
         is_local = None if self._database is None else Locals(self._database, log)
         self._host = make_plugin_host(reactor, settings, log)
         self._store = make_store(reactor, settings, log.warning)
-        self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local)
-        self._engine = make_engine(reactor, settings, self._store, hostname, self._host)
+        shares = Shares(settings.integer('smtp-connections'), settings.integer('smtp-connections-in'),
+                        settings.integer('smtp-connections-out'))
+        self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming)
+        self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing)
         self._listeners = [Listener(reactor, socket, self._server.accept, log.warning) for socket in sockets]
 
     async def open(self) -> None:
@@ -97,18 +100,20 @@ def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHo
 
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
-                host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None) -> SmtpServer:
+                host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
+                share: Share) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
     return SmtpServer(reactor, ServerConfig(
         hostname, Limits(size=settings.integer('smtp-maxsize'), dsn=settings.flag('dsn-advertise')),
         settings.seconds('smtp-timeout'),
-        settings.integer('smtp-connections'), relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
+        share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
         log.warning, is_local), receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None)
 
 
-def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None) -> Engine:
+def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
+                share: Share) -> Engine:
     """The sending side."""
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
     config = EngineConfig(
@@ -117,7 +122,7 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
                     settings.seconds('max-delivertime')),
         RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
                     _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
-        settings.integer('smtp-connections'), host is not None and host.loads_mime, notices(settings))
+        share, host is not None and host.loads_mime, notices(settings))
     dialler = Dialler(reactor, make_resolver(reactor, settings), hostname, client_context(),
                       host.companion if host is not None and host.asks_outgoing else None)
     return Engine(reactor, store, dialler, config)

@@ -33,6 +33,7 @@ from mqlite.message.identifier import format_moment
 from mqlite.queues.contract import Message
 from mqlite.queues.embedded import EmbeddedStore
 from mqlite.smtp.dsn import NOTHING, Request
+from mqlite.smtp.shares import Shares
 from tests.support import dns
 from tests.support.dns import Nameserver, Query
 from tests.support.exchanger import DROP, SILENCE, Exchanger
@@ -86,7 +87,7 @@ class Bench:
         self.config = EngineConfig(
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
-            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), 0,
+            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), Shares().outgoing,
             notices=settings.get('notices', NOTHING))
         self.engine = Engine(self.reactor, self.store, self.dialler, self.config)
         self.run_until(self.store.open())

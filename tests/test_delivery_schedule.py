@@ -20,6 +20,7 @@ from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
 from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure, Reply
+from mqlite.smtp.shares import UNLIMITED, Shares
 
 DOWN = Result('connect', 'timeout', description='down')
 OK = 'accepted'
@@ -79,10 +80,12 @@ class FakeSession:
 class Bench:
     """A scheduler, its dialler, and what came out. `outs`: (recipient, state or 'returned')."""
 
-    def __init__(self, limit: int = 0) -> None:
+    def __init__(self, limit: int = UNLIMITED) -> None:
         self.errors: list[str] = []
         self.reactor = Reactor(VirtualClock(), lambda error, where: self.errors.append(f'{error} {where}'))
-        self.scheduler = Scheduler(self.reactor, self, limit, self._on_result, self._on_return)  # type: ignore[arg-type]
+        self.shares = Shares(limit)
+        self.scheduler = Scheduler(self.reactor, self, self.shares.outgoing,  # type: ignore[arg-type]
+                                   self._on_result, self._on_return)
         self.outs: list[tuple[str, str]] = []
         self.sent: list[tuple[str, int]] = []
         self.sessions: list[FakeSession] = []
@@ -139,7 +142,7 @@ class Bench:
 
 @pytest.fixture
 def make(closing: ExitStack) -> Callable[..., Bench]:
-    def start(limit: int = 0) -> Bench:
+    def start(limit: int = UNLIMITED) -> Bench:
         bench = Bench(limit)
         closing.callback(bench.reactor.close)
         return bench
@@ -240,6 +243,20 @@ def test_nobody_starves(make: Callable[..., Bench]) -> None:
     assert order.index('c') <= 2 * FAIR_SHARE + 2
     assert bench.states == {OK: len(bench.jobs)}
     bench.check()
+
+
+def test_a_place_that_a_client_leaves_is_used(make: Callable[..., Bench]) -> None:
+    bench = make(limit=3)
+    for _ in range(3):
+        bench.shares.incoming.take()
+    bench.add('1@a', '1@b')
+    bench.run(10)
+    assert bench.sent == []
+    bench.shares.incoming.give_back()
+    bench.run(10)
+    assert bench.states == {OK: 2} and bench.most_open == 1
+    bench.check()
+    assert bench.shares.used == 2
 
 
 def test_an_idle_connection_makes_room(make: Callable[..., Bench]) -> None:

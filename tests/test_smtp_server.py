@@ -12,7 +12,7 @@ import pytest
 
 from mqlite.loop.stream import Stream
 from mqlite.smtp.commands import LINE_LIMIT
-from mqlite.smtp.server import LAST_WORDS_SECONDS, OUTPUT_LIMIT
+from mqlite.smtp.server import FAREWELLS, LAST_WORDS_SECONDS, OUTPUT_LIMIT, SILENT_SECONDS
 from mqlite.smtp.session import Session
 from tests.support.smtp import GREETING, Bench
 
@@ -55,6 +55,19 @@ def traced() -> Iterator[list[int]]:
     yield peak
     peak.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
+
+
+def accepted_by(bench: Bench) -> list[Stream]:
+    """The server's ends of the connections that will be made."""
+    accepted: list[Stream] = []
+    serve = bench.server.accept
+
+    def accept(stream: Stream) -> None:
+        accepted.append(stream)
+        serve(stream)
+
+    bench.listener._on_accept = accept
+    return accepted
 
 
 # who may do what
@@ -178,15 +191,8 @@ def test_a_client_that_does_not_read_is_not_read_from(command: bytes) -> None:
         await bench.quiet(300 + LAST_WORDS_SECONDS + 1)
         assert len(bench.server) == 0 and all(other.closed for other in accepted)
 
-    accepted: list[Stream] = []
     with Bench() as bench:
-        serve = bench.server.accept
-
-        def accept(stream: Stream) -> None:
-            accepted.append(stream)
-            serve(stream)
-
-        bench.listener._on_accept = accept
+        accepted = accepted_by(bench)
         bench.run(client())
 
 
@@ -216,6 +222,90 @@ def test_too_many_connections() -> None:
         assert len(bench.server) == 2
 
     with Bench(connections=2) as bench:
+        bench.run(client())
+
+
+def test_the_other_direction_has_its_share() -> None:
+    async def client() -> None:
+        for _ in range(18):
+            await bench.client()
+        third = await bench.client(greeted=False)
+        assert await bench.read(third, 100) == TOO_BUSY
+        for _ in range(2):
+            assert not bench.shares.outgoing.full
+            bench.shares.outgoing.take()
+        bench.shares.outgoing.give_back()
+        assert await bench.talk(bench.clients[0], b'QUIT') == b'221'
+        await bench.client()
+        await bench.quiet(LAST_WORDS_SECONDS)
+        assert bench.shares.incoming.used == len(bench.server) == 18
+
+    with Bench(connections=20) as bench:
+        bench.run(client())
+    assert bench.shares.incoming.used == 0
+
+
+@pytest.mark.parametrize('said', [(), ENVELOPE[:1], ENVELOPE[:3], ENVELOPE])
+def test_the_silent_make_room(said: tuple[bytes, ...]) -> None:
+    """The one that has been silent for longest goes; who talks, or waits for us, stays."""
+    async def client() -> None:
+        waiting = await bench.client()
+        await bench.talk(waiting, *ENVELOPE)
+        waiting.write(b'.\r\n')
+        waiting.flush()
+        bench.store.held = True
+        silent = []
+        for _ in range(3):
+            await bench.quiet(3.0)
+            silent.append(await bench.client())
+            await bench.talk(silent[-1], *said)
+        await bench.quiet(6.0)
+        silent[0].write(b'NOOP\r\n')
+        silent[0].flush()
+        late = await bench.client(greeted=False)
+        assert await bench.read(late, 100) == TOO_BUSY, 'nobody was silent for long enough'
+        await bench.quiet(SILENT_SECONDS - 8.5)
+        begin = bench.clock.elapsed
+        await bench.client()
+        assert await bench.read(silent[1], 100) == TOO_BUSY and not silent[0].lost and not silent[2].lost
+        late = await bench.client(greeted=False)
+        assert await bench.read(late, 100) == TOO_BUSY
+        assert bench.clock.elapsed - begin < 1
+        bench.store.keep_all()
+        assert (await bench.ask(waiting, b''))[-1][:4] == b'250 '
+
+    with Bench(connections=4) as bench:
+        bench.run(client())
+
+
+def test_stalled_clients_give_their_places_to_many() -> None:
+    async def client() -> None:
+        for _ in range(90):
+            await bench.talk(await bench.client(), *ENVELOPE)
+        await bench.quiet(SILENT_SECONDS)
+        begin = bench.clock.elapsed
+        for _ in range(90):
+            assert await bench.talk(await bench.client(), *ENVELOPE, b'.') == b'250 250 250 354 250'
+        assert bench.clock.elapsed - begin < 1 and len(bench.server) == 90
+
+    with Bench(connections=100, timeout=1e6) as bench:
+        bench.run(client())
+
+
+def test_those_that_are_sent_away_do_not_pile_up() -> None:
+    async def client() -> None:
+        await bench.client()
+        for _ in range(FAREWELLS + 50):
+            await bench.client(greeted=False)
+        await bench.quiet()
+        open_still = [stream for stream in accepted if not stream.closed]
+        assert len(open_still) == FAREWELLS + 1
+        assert await bench.read(bench.clients[-1], 100) == TOO_BUSY
+        await bench.quiet(LAST_WORDS_SECONDS + 1)
+        assert len([stream for stream in accepted if not stream.closed]) == 1
+
+    with Bench(connections=1) as bench:
+        accepted = accepted_by(bench)
         bench.run(client())
 
 

@@ -27,6 +27,7 @@ from mqlite.message.document import Document, DocumentError, NoMime
 from mqlite.message.result import Result
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
 from mqlite.smtp.dsn import NOTHING, Request
+from mqlite.smtp.shares import Share
 
 PREFETCH = 1000  # messages in hand
 PREFETCH_BYTES = 64 * 1024 * 1024  # of documents in hand
@@ -41,7 +42,7 @@ class EngineConfig:
     queues: Mapping[str, str]  # results, success, failure, retry -> name of the queue, '' for none
     retry: retry.RetryPolicy
     route: RouteConfig
-    connections: int  # outgoing, at once; 0 for no limit
+    share: Share  # of the connections
     mime_later: bool = False  # a document may come without a MIME: a plugin may bring it
     notices: Request = NOTHING  # what the sender of a document that does not say is to be told
 
@@ -54,7 +55,7 @@ class Engine:
         self._clock = reactor.clock
         self._store = store
         self._config = config
-        self._scheduler = Scheduler(reactor, dialler, config.connections, self._on_result, self._on_return)
+        self._scheduler = Scheduler(reactor, dialler, config.share, self._on_result, self._on_return)
         self._consumer: Consumer | None = None
 
     def start(self) -> None:

@@ -37,6 +37,7 @@ from mqlite.smtp.client import ClientSession
 from mqlite.smtp.dsn import NOTHING, Request
 from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure
+from mqlite.smtp.shares import Share
 
 IDLE_SECONDS = 5.0  # a connection without work is kept for so long
 CARRIERS_PER_DESTINATION = 20  # connections to one destination at once, as Postfix
@@ -83,12 +84,13 @@ class Destination:
 class Scheduler:
     """All destinations of one reactor."""
 
-    def __init__(self, reactor: Reactor, dialler: Dialler, limit: int, on_result: Callable[[Job, Result], object],
+    def __init__(self, reactor: Reactor, dialler: Dialler, share: Share, on_result: Callable[[Job, Result], object],
                  on_return: Callable[[Job], object]) -> None:
-        """`limit`: connections at once, to all destinations together; 0 for no limit."""
+        """`share`: the connections that may be open at once, to all destinations together."""
         self._reactor = reactor
         self._dialler = dialler
-        self._limit = limit
+        self._share = share
+        share.on_room = self._use_room
         self._on_result = on_result
         self._on_return = on_return
         self._destinations: dict[Route, Destination] = {}
@@ -130,17 +132,14 @@ class Scheduler:
         """One more carrier, if it is useful and allowed."""
         if not destination.waiting or destination.carriers >= CARRIERS_PER_DESTINATION or self._stopping:
             return
-        if self._full:
+        if self._share.full:
             if not destination.carriers and destination not in self._starving:
                 self._starving[destination] = None
                 self._make_room()
             return
         destination.carriers += 1
+        self._share.take()
         self._tasks.add(self._reactor.spawn(self._carry(destination), f'carrier to {destination.route}'))
-
-    @property
-    def _full(self) -> bool:
-        return 0 < self._limit <= len(self._tasks)
 
     def _make_room(self) -> None:
         """Let one idle carrier go, if there is one."""
@@ -165,6 +164,7 @@ class Scheduler:
             carrier.hang_up()
             destination.carriers -= 1
             self._tasks.discard(task)  # type: ignore[arg-type]
+            self._share.give_back()
             self._ended.notify()
             self._after(destination)
 
@@ -214,7 +214,11 @@ class Scheduler:
                 self._starving[destination] = None  # behind those that wait longer
             else:
                 del self._destinations[destination.route]
-        while self._starving and not self._full:
+        self._use_room()
+
+    def _use_room(self) -> None:
+        """Who has starved for longest gets a carrier."""
+        while self._starving and not self._share.full:
             longest = next(iter(self._starving))
             del self._starving[longest]
             self._staff(longest)

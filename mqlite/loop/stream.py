@@ -47,9 +47,9 @@ class LineTooLong(MqliteError):
 class Stream:
     """One connection. All methods belong to the reactor's thread; at most one task reads and one drains."""
 
-    __slots__ = ('reactor', 'peer', 'received', 'sent', 'on_lost', '_sock', '_fd', '_in', '_at', '_out', '_unsent',
-                 '_reader', '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer', '_tls',
-                 '_refused')
+    __slots__ = ('reactor', 'peer', 'received', 'heard', 'sent', 'on_lost', '_sock', '_fd', '_in', '_at', '_out',
+                 '_unsent', '_reader', '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer',
+                 '_tls', '_refused')
 
     def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int],
                  local: tuple[str, int] | None = None) -> None:
@@ -57,6 +57,7 @@ class Stream:
         self.reactor = reactor
         self.peer = peer  # (address, port)
         self.received = self.sent = 0  # bytes of the application, TLS records not counted
+        self.heard = reactor.turn_time  # when the peer has last sent something, or connected
         self.on_lost: Callable[[], object] | None = None  # for who waits for something else than this stream
         self._sock = sock
         self._fd = sock.fileno()
@@ -162,6 +163,11 @@ class Stream:
             raise self._lost
 
     # the life of the connection
+
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether it is the peer's turn: somebody waits for it to send, or to read."""
+        return any(waiter is not None and not waiter.done for waiter in (self._reader, self._writer))
 
     @property
     def lost(self) -> bool:
@@ -312,6 +318,7 @@ class Stream:
         if not data:
             return
         self.received += len(data)
+        self.heard = self.reactor.turn_time
         self._in = data if self._at == len(self._in) else self._in[self._at:] + data
         self._at = 0
         if len(self._in) >= HIGH_WATER:

@@ -6,16 +6,22 @@
 
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
 A client that does not take its replies is not read from: it cannot make us keep more than OUTPUT_LIMIT of them.
-`receive` decides what becomes of a message, and is awaited: its reply means "kept". Limits: `connections` at once, the
-Limits of the session, `timeout` seconds for each command and each piece of data.
+`receive` decides what becomes of a message, and is awaited: its reply means "kept". Limits: the `share` of connections,
+the Limits of the session, `timeout` seconds for each command and each piece of data.
+
+When the share is full, a new client takes the place of the one that has been silent for longest, if that was for
+SILENT_SECONDS: thousands that connect and stall keep nobody out. Otherwise it gets 421.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Callable
 
+from mqlite.errors import MqliteError
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.sync import Signal
@@ -27,10 +33,18 @@ from mqlite.smtp.framing import DataReader, has_bare_line_ends
 from mqlite.smtp.proxy import Header, ProxyFault, read_header
 from mqlite.smtp.reply import reply
 from mqlite.smtp.session import Asker, Limits, Objection, Refused, Session
+from mqlite.smtp.shares import Share
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
+FAREWELLS = 100  # such clients at once: they are no part of the share, and take descriptors
+SILENT_SECONDS = 10.0  # what Postfix, under stress, allows for a command
+_LOOK_SECONDS = 1.0  # between two looks through all sessions for silent ones
 PROXY_SECONDS = 5.0  # for a PROXY header to arrive: time to repeat a lost segment
 OUTPUT_LIMIT = 65536  # bytes of replies to one batch before we wait for the client to take them
+
+
+class Displaced(MqliteError):
+    """Nobody's fault: the place is needed, and this client has been silent."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class ServerConfig:
     hostname: str
     limits: Limits
     timeout: float  # seconds
-    connections: int  # at once; 0 for no limit
+    share: Share  # of the connections
     may_relay: Callable[[str], bool]
     is_proxy: Callable[[str], bool] = ClientRule([])  # the connections of these begin with a PROXY header
     on_note: Callable[[str], object] = id  # told in a line what an operator should know
@@ -58,7 +72,10 @@ class SmtpServer:
         self._config = config
         self._receive = receive
         self._ask_for = ask_for
-        self._tasks: dict[Task[None], Session] = {}
+        self._tasks: dict[Task[None], tuple[Stream, Session]] = {}
+        self._silent: deque[tuple[float, Task[None]]] = deque()  # heard when, the longest silent first
+        self._next_look = 0.0  # for silent ones
+        self._farewells = 0
         self._ended = Signal(reactor)
         self._stopping = False
 
@@ -69,20 +86,36 @@ class SmtpServer:
         """Serve a client that has just connected."""
         config = self._config
         address, port = stream.peer
-        if self._stopping or config.connections and len(self._tasks) >= config.connections:
+        if self._stopping or config.share.full and not self._make_room():
             self._say_farewell(stream, reply('shutdown' if self._stopping else 'too-busy'))
             return
+        config.share.take()
         session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits,
                           config.is_local)
         if self._ask_for is not None:
             session.asker = self._ask_for(session, stream)
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
-        self._tasks[task] = session
+        self._tasks[task] = stream, session
+
+    def _make_room(self) -> bool:
+        """End the session that has been silent for longest; False when none was silent for long enough."""
+        now = self._reactor.turn_time
+        if not self._silent and now >= self._next_look:
+            self._next_look = now + _LOOK_SECONDS
+            self._silent.extend(sorted(((stream.heard, task) for task, (stream, _) in self._tasks.items()
+                                        if stream.heard <= now - SILENT_SECONDS), key=itemgetter(0)))
+        while self._silent:
+            heard, task = self._silent.popleft()
+            stream, _session = self._tasks.get(task, (None, None))
+            if stream is not None and stream.heard == heard and stream.waits_for_peer:
+                task.cancel(Displaced())
+                return True
+        return False
 
     async def stop(self, seconds: float) -> None:
         """End the sessions: idle ones with 421 now, those that send a message after it, all within `seconds`."""
         self._stopping = True
-        for task, session in list(self._tasks.items()):
+        for task, (_stream, session) in list(self._tasks.items()):
             if not session.receiving:
                 task.cancel()
         timer = self._reactor.call_later(seconds, self._end_all)
@@ -106,6 +139,8 @@ class SmtpServer:
             last_words = reply('not-proxied')
         except Timeout:
             last_words = reply('timeout')
+        except Displaced:
+            last_words = reply('too-busy')
         except Cancelled:
             last_words = reply('shutdown')
         except (ConnectionLost, TlsError):
@@ -123,6 +158,7 @@ class SmtpServer:
                     await session.asker.end()
             finally:
                 del self._tasks[task]  # type: ignore[arg-type]
+                self._config.share.give_back()
                 self._ended.notify()
 
     def _say_farewell(self, stream: Stream, last_words: bytes) -> None:
@@ -130,7 +166,17 @@ class SmtpServer:
         if last_words:
             stream.write(last_words)
         stream.flush()
-        self._reactor.spawn(stream.finish(LAST_WORDS_SECONDS), 'smtp farewell')
+        if self._farewells < FAREWELLS:
+            self._farewells += 1
+            self._reactor.spawn(self._finish(stream), 'smtp farewell')
+        else:
+            stream.close()
+
+    async def _finish(self, stream: Stream) -> None:
+        try:
+            await stream.finish(LAST_WORDS_SECONDS)
+        finally:
+            self._farewells -= 1
 
     async def _learn_client(self, stream: Stream, session: Session) -> None:
         """A proxy says for whom it speaks. Whom it cannot name gets none of the proxy's own rights."""

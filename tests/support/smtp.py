@@ -18,6 +18,7 @@ from mqlite.receive import Receiver, ReceiverConfig
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.server import LAST_WORDS_SECONDS, ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits, Session
+from mqlite.smtp.shares import UNLIMITED, Shares
 from tests.support.process import HOST
 
 T = TypeVar('T')
@@ -101,7 +102,7 @@ class MemoryStore:
 class Bench:
     """A server on a free port, its reactor with the virtual clock, and its store; errors of tasks are raised."""
 
-    def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = 0,
+    def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = UNLIMITED,
                  relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
                  may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
                  is_local: Callable[[str], bool] | None = None, **limits: Any) -> None:
@@ -114,8 +115,9 @@ class Bench:
                                  ReceiverConfig(NAME, 'inbox', True, 'local'))
         host = plugins(self.reactor) if plugins else None
         self.notes: list[str] = []
-        config = ServerConfig(NAME, Limits(**limits), timeout, connections, may_relay or (lambda address: relay),
-                              is_proxy, self.notes.append, is_local)
+        self.shares = Shares(connections)
+        config = ServerConfig(NAME, Limits(**limits), timeout, self.shares.incoming,
+                              may_relay or (lambda address: relay), is_proxy, self.notes.append, is_local)
         self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
                                  host.ask_for if host else None)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
