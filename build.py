@@ -49,6 +49,8 @@ PINS = (
     ('pika',     '1.4.4',  'test'),     # these three: programs that publish to a broker and read from it
     ('amqp',     '5.3.1',  'test'),
     ('aio-pika', '9.5.6',  'test'),
+    ('dkimpy',   '1.1.8',  'test'),     # verifies what we sign, and PyNaCl is what it verifies Ed25519 with
+    ('pynacl',   '1.6.2',  'test'),
 )
 
 # What a command wants of the machine. Probe: a command, `module:NAME` of this Python, or the path of a file.
@@ -71,6 +73,7 @@ PROGRAMS = (
     ('swaks',                   'swaks',           'test',  'an SMTP client'),
     ('freeradius',              'freeradius',      'peers', 'logins by RADIUS'),
     ('mkpasswd',                'whois',           'peers', 'hashes of passwords'),
+    ('opendkim',                'opendkim',        'peers', 'a second opinion on our signatures'),
     ('slapd',                   'slapd',           'peers', 'logins by LDAP'),
 )
 

@@ -21,7 +21,7 @@ from tests.support.process import ROOT
 DOORS = {
     'argparse':        ('cli',),
     'asyncio':         (),
-    'ctypes':          ('plugin/*',),
+    'ctypes':          ('plugin/*', 'dkim/libcrypto'),
     'multiprocessing': (),
     'selectors':       ('loop/*',),
     'signal':          ('loop/*',),
@@ -38,7 +38,7 @@ DOORS = {
 RANKS = {
     '__init__': 0, 'errors': 0, 'log': 0, 'settings': 0, 'settings_kinds': 0, 'settings_table': 0,
     'loop':     1,
-    'amqp':     2, 'dns': 2, 'smtp': 2, 'message': 2,
+    'amqp':     2, 'dns': 2, 'smtp': 2, 'message': 2, 'dkim': 2,
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3,
     'receive':  4, 'delivery': 4, 'sink': 4,
@@ -52,8 +52,8 @@ RANKS = {
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
 PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry',
-        'delivery/report', 'auth/*', 'database/*')
-DRIVERS = ('amqp/client', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client',
+        'delivery/report', 'auth/*', 'dkim/*', 'database/*')
+DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client',
            'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
