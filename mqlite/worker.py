@@ -25,8 +25,10 @@ from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.tls import client_context
 from mqlite.parts import make_receiver, make_resolver, make_store
+from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.host import PluginHost
 from mqlite.plugin.loader import load_plugins
+from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
 from mqlite.settings import Settings
 from mqlite.smtp.clients import ClientRule
@@ -94,9 +96,11 @@ def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHo
     directory = settings.text('plugin-directory')
     if not directory:
         return None
-    plugins = load_plugins(directory, log, int(settings.text('plugin-generation') or 0), settings.text('plugin-shim'))
+    hooks = Hooks(log)
+    plugins = load_plugins(directory, log, int(settings.text('plugin-generation') or 0), settings.text('plugin-shim'),
+                           hooks)
     log.info(f'plugins in {directory}: {", ".join(plugin.name for plugin in plugins) or "none"}')
-    return PluginHost(plugins, reactor, log, settings.seconds('plugin-timeout')) if plugins else None
+    return PluginHost(plugins, reactor, log, settings.seconds('plugin-timeout'), hooks) if plugins else None
 
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
@@ -123,8 +127,10 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
                     _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, notices(settings))
-    dialler = Dialler(reactor, make_resolver(reactor, settings), hostname, client_context(),
-                      host.companion if host is not None and host.asks_outgoing else None)
+    resolver = make_resolver(reactor, settings)
+    dialler = Dialler(reactor, resolver, hostname, client_context(),
+                      host.companion if host is not None and host.asks_outgoing else None,
+                      OutgoingHooks(host.hooks, reactor, resolver, config.route.sources) if host is not None else None)
     return Engine(reactor, store, dialler, config)
 
 

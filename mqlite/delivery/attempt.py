@@ -23,6 +23,7 @@ from mqlite.loop.stream import Stream
 from mqlite.loop.task import Timeout
 from mqlite.loop.tls import TlsContext
 from mqlite.message.result import Connected, Result
+from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.smtp.client import ClientSession, Companion
 from mqlite.smtp.reply import ClientFailure
 
@@ -42,8 +43,9 @@ class Dialler:
     """Opens sessions."""
 
     def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, tls: TlsContext,
-                 companion: Callable[[Stream], Companion] | None = None) -> None:
-        """`companion`: makes the companion of a new connection, where there are plugins."""
+                 companion: Callable[[Stream], Companion] | None = None, hooks: OutgoingHooks | None = None) -> None:
+        """`companion`: makes the companion of a new connection, `hooks`: are told of it; where there are plugins."""
+        self.hooks = hooks
         self._reactor = reactor
         self._resolver = resolver
         self._hostname = hostname
@@ -54,6 +56,7 @@ class Dialler:
     async def open(self, route: Route) -> ClientSession:
         """A session with the first server that answers. NoSession with the most hopeful result of all servers."""
         best: Result | None = None
+        unknown: MqliteError | None = None
         left = ADDRESSES_TRIED
         try:
             for host in await find_hosts(route, self._resolver):
@@ -71,7 +74,10 @@ class Dialler:
                 if not left:
                     break
         except (DnsPermanent, DnsTemporary) as error:
-            best = _unresolved(error)
+            best, unknown = _unresolved(error), error
+        hooks = self._used_hooks()
+        if hooks is not None and left == ADDRESSES_TRIED:
+            hooks.unreached(route.host, unknown)
         assert best is not None
         raise NoSession(best)
 
@@ -103,7 +109,7 @@ class Dialler:
         unusable: Result | None = None
         for source in self._sources(route, address):
             try:
-                return await connect(self._reactor, address, route.port, source, CONNECT_SECONDS)
+                return await self._dial(route, address, source)
             except CannotBind as error:
                 foreign = getattr(error.__cause__, 'errno', None) == errno.EADDRNOTAVAIL
                 unusable = _more_hopeful(unusable, verdict.cannot_bind(str(error), foreign))
@@ -111,15 +117,28 @@ class Dialler:
                 reason = (error.strerror if isinstance(error, OSError) else '') or str(error)
                 raise NoSession(verdict.not_connected(f'{host} ({address}) port {route.port}',
                                                       isinstance(error, Timeout), reason)) from error
-        raise NoSession(unusable or verdict.cannot_bind('none of the addresses in "ips" is one of this host', True))
+        if unusable is None:
+            hooks = self._used_hooks()
+            if hooks is not None:
+                hooks.no_source(route.host)
+            unusable = verdict.no_local_address(address) if route.sources else verdict.cannot_bind(
+                'none of the addresses in "ips" is one of this host', True)
+        raise NoSession(unusable)
+
+    async def _dial(self, route: Route, address: str, source: str | None) -> Stream:
+        hooks = self._used_hooks()
+        if hooks is not None:
+            return await hooks.connect(route.host, address, route.port, source, CONNECT_SECONDS)
+        return await connect(self._reactor, address, route.port, source, CONNECT_SECONDS)
+
+    def _used_hooks(self) -> OutgoingHooks | None:
+        return self.hooks if self.hooks is not None and self.hooks.used else None
 
     def _sources(self, route: Route, address: str) -> Sequence[str | None]:
         """The local addresses of the peer's family, in the order in which to try them. None: let the kernel choose."""
         if route.sources is None:
             return [None]
         fitting = [source for source in route.sources if (':' in source) == (':' in address)]
-        if route.sources and not fitting:
-            raise NoSession(verdict.no_local_address(address))
         self._turn += 1
         first = self._turn % max(1, len(fitting))
         return fitting[first:] + fitting[:first]

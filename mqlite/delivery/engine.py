@@ -55,7 +55,9 @@ class Engine:
         self._clock = reactor.clock
         self._store = store
         self._config = config
-        self._scheduler = Scheduler(reactor, dialler, config.share, self._on_result, self._on_return)
+        self._hooks = dialler.hooks
+        self._scheduler = Scheduler(reactor, dialler, config.share,
+                                    self._on_result if self._hooks is None else self._on_attempt, self._on_return)
         self._consumer: Consumer | None = None
 
     def start(self) -> None:
@@ -87,6 +89,12 @@ class Engine:
                 self._put_back(delivery, document.not_before)
             else:
                 self._scheduler.add(job)
+
+    def _on_attempt(self, job: Job, result: Result) -> None:
+        """As _on_result, where plugins may want to know how often each domain is tried."""
+        assert self._hooks is not None
+        self._hooks.count(job.route.host, result)
+        self._on_result(job, result)
 
     def _on_result(self, job: Job, result: Result) -> None:
         now, config = self._clock.time(), self._config

@@ -44,6 +44,10 @@ class Cache:
         self._entries.move_to_end(question)
         return outcome
 
+    def lifetime(self, question: Question, now: float) -> float:
+        """Seconds for which the outcome still holds; 0 when there is none."""
+        return max(0.0, self._entries[question][0] - now) if question in self._entries else 0.0
+
     def put(self, question: Question, outcome: Outcome, now: float) -> None:
         if question in self._entries:
             self._remove(question)

@@ -120,6 +120,21 @@ class Resolver:
             raise DnsTemporary(outcome.reason)
         raise DnsPermanent(f'{name}: no such domain (NXDOMAIN)')
 
+    def known_exchangers(self, domain: str) -> tuple[list[MX], float] | None:
+        """The MX records that a lookup has found lately, by preference, and the seconds for which they still hold. None
+        when there was none, or it failed; this asks nobody."""
+        try:
+            question = Question(_checked(domain), Type.MX)
+        except DnsPermanent:
+            return None
+        now = self._reactor.clock.monotonic()
+        outcome = self._cache.get(question, now)
+        if not isinstance(outcome, (Answer, NoData)):
+            return None
+        records: tuple[Any, ...] = outcome.records if isinstance(outcome, Answer) else ()
+        exchangers = sorted((mx for mx in records if mx.host), key=attrgetter('preference'))
+        return exchangers, self._cache.lifetime(question, now)
+
     def _usable(self, domain: str, answer: Answer) -> list[MX]:
         exchangers = [mx for mx in self._shuffled(answer.records) if mx.host]
         if not exchangers:

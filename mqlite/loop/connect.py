@@ -95,17 +95,20 @@ class Listener:
         self._reactor.call_later(_PAUSE, self.start)
 
 
-async def connect(reactor: Reactor, address: str, port: int, source: str | None = None,
-                  seconds: float = 30.0) -> Stream:
+async def connect(reactor: Reactor, address: str, port: int, source: str | None = None, seconds: float = 30.0,
+                  on_bound: Callable[[int], object] | None = None) -> Stream:
     """Connect to a numeric address, from a local one if given.
 
-    OSError when refused or unreachable, Timeout, CannotBind.
+    `on_bound`: called with the descriptor just before; what it raises ends the attempt. OSError when refused or
+    unreachable, Timeout, CannotBind.
     """
     sock = _tcp_socket(address)
     try:
         if source is not None:
             _bind(sock, source)
         _send_at_once(sock)
+        if on_bound is not None:
+            on_bound(sock.fileno())
         await _connected(reactor, sock, (address, port), seconds)
         return Stream(reactor, sock, (address, port))
     except BaseException:

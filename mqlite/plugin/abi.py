@@ -41,6 +41,11 @@ TYPES: dict[str, tuple[str, Any]] = {
     'libfastjson':    ('struct fjson_object *', ctypes.c_void_p),
     'json-c':         ('struct json_object *', ctypes.c_void_p),
     'handle':         ('MQ_Connection *',      ctypes.c_void_p),    # generation 3: see OLD_TYPES
+    'domain':         ('domain_record *',      ctypes.c_void_p),    # these five: of hooks, see hooks.py
+    'time':           ('struct timeval *',     ctypes.c_void_p),
+    'socket-address': ('struct sockaddr *',    ctypes.c_void_p),
+    'place':          ('void **',              ctypes.c_void_p),
+    'count':          ('ec_atomic_t *',        ctypes.c_void_p),
 }
 OLD_TYPES = {'handle': 'MQ_Context *'}  # what a word is in C for generation 3, where that differs
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mqlite.log import Log
 from mqlite.loop.stream import ConnectionLost
 from mqlite.plugin.hold import ABANDONED, COMPLETE, EXPIRED, RETRY, Hold
 from mqlite.plugin.json_object import JsonFault
@@ -92,9 +93,7 @@ class Chain:
             log.warning(f'{hold.plugin.name} failed in {hold.step}: {error!r}')
             owner.objection = DEFERRED
             taken = False
-        spent = clock.monotonic() - start
-        if spent > SLOW_SECONDS:
-            log.warning(f'{hold.plugin.name} blocked everything for {spent * 1000:.0f} ms in {hold.step}')
+        tell_slow(log, hold.plugin.name, hold.step, clock.monotonic() - start)
         return taken
 
     def _take_changes(self, hold: Hold, owner: Owner, subject: tuple[Any, ...]) -> None:
@@ -126,3 +125,9 @@ class Chain:
             await hold.wait(self._patience)
         finally:
             stream.on_lost = None
+
+
+def tell_slow(log: Log, plugin: str, step: str, seconds: float) -> None:
+    """A call has taken so long."""
+    if seconds > SLOW_SECONDS:
+        log.warning(f'{plugin} blocked everything for {seconds * 1000:.0f} ms in {step}')

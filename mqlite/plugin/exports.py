@@ -1,4 +1,4 @@
-"""What is behind the MQ_* functions: one operation per word in the column `does` of THE ABI TABLE.
+"""What is behind the functions that C calls: one operation per word in the column `does` of THE ABI TABLE.
 
 Each looks up its handle, and does nothing when that is not good any more, or stands for something else: it answers the
 default of its row, and the log says so once per function. They read, record and wake; what follows happens in the loop.
@@ -14,12 +14,16 @@ from mqlite.log import Log
 from mqlite.plugin import abi
 from mqlite.plugin.handles import Handle, Handles
 from mqlite.plugin.hold import COMPLETE, CONTINUE, RETRY, Hold
+from mqlite.plugin.hooks import FUNCTIONS as HOOK_FUNCTIONS
+from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.host_library import HostLibraryError
 from mqlite.plugin.json_object import JsonFault, JsonLibrary, JsonObject
 from mqlite.plugin.libev import LibevClock
 from mqlite.plugin.objects import Connection, Context, Message, Timer, Watcher, refusal
 from mqlite.smtp.session import Address
 
+FUNCTIONS = (*abi.FUNCTIONS, *HOOK_FUNCTIONS)
+NAMES = tuple(name for row in FUNCTIONS for name in row.names)
 _LEVELS = {1: 'critical', 2: 'warning', 3: 'info'}  # MQ_log
 _ON_IO = abi.prototype(abi.ON_IO)
 _ON_TIMER = abi.prototype(abi.ON_TIMER)
@@ -34,14 +38,22 @@ class Exports:
         self._log = log
         self._told: set[str] = set()
         self._libraries: dict[str, JsonLibrary] = {}
-        operations = self._operations()
+        self.use_hooks(Hooks(log))
+        operations = {**self._operations(), **{row.does: self._hook_operation(row.does) for row in HOOK_FUNCTIONS}}
         self.functions = {name: abi.prototype((row.result, *row.arguments))(self._guarded(row, operations[row.does]))
-                          for row in abi.FUNCTIONS for name in row.names[:1]}
+                          for row in FUNCTIONS for name in row.names[:1]}
+
+    def use_hooks(self, hooks: Hooks) -> None:
+        """Those of the plugins that are being loaded."""
+        self._hook_operations = hooks.operations()
+
+    def _hook_operation(self, does: str) -> Callable[..., Any]:
+        return lambda *arguments: self._hook_operations[does](*arguments)
 
     def addresses(self) -> dict[str, int]:
         """The address of the code behind every name of the table."""
         return {name: ctypes.cast(self.functions[row.names[0]], ctypes.c_void_p).value or 0
-                for row in abi.FUNCTIONS for name in row.names}
+                for row in FUNCTIONS for name in row.names}
 
     def _guarded(self, row: abi.Function, operation: Callable[..., Any]) -> Callable[..., Any]:
         """An exception must not get into C."""

@@ -17,6 +17,7 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import Stream
 from mqlite.message.document import NoMime, Received
 from mqlite.plugin.chain import Chain
+from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.objects import Connection, Context, Message, Plugin, read_reply
 from mqlite.smtp.reply import ClientFailure
 from mqlite.smtp.session import Address, Objection, Session
@@ -28,8 +29,10 @@ OUT_DATA, OUT_SENT = 'mq_smtp_out_data', 'mq_smtp_out_sent'
 class PluginHost:
     """All plugins of a process, for one worker."""
 
-    def __init__(self, plugins: Sequence[Plugin], reactor: Reactor, log: Log, patience: float) -> None:
-        """`patience`: seconds for which a plugin may be in control of a step."""
+    def __init__(self, plugins: Sequence[Plugin], reactor: Reactor, log: Log, patience: float,
+                 hooks: Hooks | None = None) -> None:
+        """`patience`: seconds for which a plugin may be in control of a step. `hooks`: what they have registered."""
+        self.hooks = hooks or Hooks(log)
         self.context = Context(reactor, log)
         self.chain = Chain(plugins, patience)
         self._plugins = plugins

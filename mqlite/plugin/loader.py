@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from mqlite.errors import ConfigError
 from mqlite.log import Log
 from mqlite.plugin import abi, shim
-from mqlite.plugin.exports import Exports
+from mqlite.plugin.exports import NAMES, Exports
 from mqlite.plugin.generation import find_generation, imported_names
 from mqlite.plugin.hold import Hold
+from mqlite.plugin.hooks import Hooks
+from mqlite.plugin.momentum import find_module
 from mqlite.plugin.objects import Connection, Owner, Plugin
 from mqlite.plugin.python_plugin import PythonPlugin
 
@@ -25,14 +26,11 @@ from mqlite.plugin.python_plugin import PythonPlugin
 class CPlugin:
     """One shared object."""
 
-    def __init__(self, path: str, name: str, exports: Exports, generation: int) -> None:
+    def __init__(self, path: str, name: str, library: ctypes.CDLL, exports: Exports, generation: int) -> None:
         """`generation`: for a plugin that does not tell its own; 0 when nobody has decided. ConfigError."""
         self.name = name
         self._handles = exports.handles
-        try:
-            self._library = ctypes.CDLL(path, mode=os.RTLD_NOW)
-        except OSError as error:
-            raise ConfigError(f'the plugin {path} cannot be loaded: {error}') from error
+        self._library = library
         self.generation = self._find_generation(path, generation)
         self._functions: dict[str, tuple[Any, tuple[str, ...]]] = {}
         for row in abi.CALLBACKS:
@@ -45,10 +43,7 @@ class CPlugin:
         self.steps = frozenset(self._functions)
 
     def _find_generation(self, path: str, decided: int) -> int:
-        try:
-            version = self._library.mq_version()
-        except AttributeError:
-            raise ConfigError(f'{path} has no mq_version(): it is no plugin, take it out of plugin-directory') from None
+        version = self._library.mq_version()
         with open(path, 'rb') as file:
             imported = imported_names(file.read())
         try:
@@ -82,8 +77,13 @@ class CPlugin:
         self._handles.drop(self, thing)
 
 
-def load_plugins(directory: str, log: Log, generation: int, shim_path: str) -> list[Plugin]:
-    """All plugins of the directory. `generation` 3, 5, or 0 for undecided; `shim_path` may be ''. ConfigError."""
+def load_plugins(directory: str, log: Log, generation: int, shim_path: str,
+                 hooks: Hooks | None = None) -> list[Plugin]:
+    """All plugins of the directory. `generation` 3, 5, or 0 for undecided; `shim_path` may be ''. ConfigError.
+
+    `hooks`: where they register for Momentum's hooks.
+    """
+    hooks = hooks or Hooks(log)
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(('.so', '.py')) and name[0] != '.')
     except OSError as error:
@@ -92,13 +92,29 @@ def load_plugins(directory: str, log: Log, generation: int, shim_path: str) -> l
     for name in names:
         path = os.path.abspath(os.path.join(directory, name))
         if name.endswith('.py'):
-            plugins.append(PythonPlugin(path, name))
+            plugins.append(PythonPlugin(path, name, hooks))
             continue
         if not _loaded:
             exports = Exports(log)
             _loaded.append((_load_shim(exports, shim_path), exports))
-        plugins.append(CPlugin(path, name, _loaded[0][1], generation))
+        exports = _loaded[0][1]
+        exports.use_hooks(hooks)
+        plugins.append(_load_object(path, name, exports, generation))
     return plugins
+
+
+def _load_object(path: str, name: str, exports: Exports, generation: int) -> Plugin:
+    try:
+        library = ctypes.CDLL(path, mode=os.RTLD_NOW)
+    except OSError as error:
+        raise ConfigError(f'the plugin {path} cannot be loaded: {error}') from error
+    if hasattr(library, 'mq_version'):
+        return CPlugin(path, name, library, exports, generation)
+    module = find_module(library, name)
+    if module is None:
+        raise ConfigError(f'{path} has no mq_version(), and is no module of Momentum (include/module.h): it is no '
+                          f'plugin, take it out of plugin-directory')
+    return module
 
 
 # The shim of this process and what stands behind it. What is loaded globally stays: C may call to the very end.
@@ -107,8 +123,7 @@ _loaded: list[tuple[ctypes.CDLL, Exports]] = []
 
 def _load_shim(exports: Exports, path: str) -> ctypes.CDLL:
     """Make the MQ_* functions symbols of this process. ConfigError."""
-    names: Sequence[str] = abi.EXPORTED
-    content = shim.image(names, os.uname().machine)
+    content = shim.image(NAMES, os.uname().machine)
     try:
         if path:
             library = _load_file(path, content)
@@ -120,9 +135,9 @@ def _load_shim(exports: Exports, path: str) -> ctypes.CDLL:
     except OSError as error:
         raise ConfigError(f'plugins in C need a shared object of ours, which cannot be loaded: {error}; '
                           f'plugin-shim names a file for it') from error
-    table = (ctypes.c_void_p * len(names)).in_dll(library, shim.TABLE)
+    table = (ctypes.c_void_p * len(NAMES)).in_dll(library, shim.TABLE)
     for name, address in exports.addresses().items():
-        table[names.index(name)] = address
+        table[NAMES.index(name)] = address
     return library
 
 

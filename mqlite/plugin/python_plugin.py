@@ -7,6 +7,9 @@
 A function that returns a true value has taken control, and hands back with connection.continue_(), complete() or
 retry(). An `async def` is in control until it returns; COMPLETE or RETRY as its value says so, anything else continues.
 It may await the methods of the context, and nothing else. A generation 5 plugin in every other respect.
+
+A function that is named as one of Momentum's hooks, core_post_initiate_connection_smtp and so on, is registered for it,
+and called without a closure: (domain, binding_slot, now, conn_fd). It cannot be an `async def`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from mqlite.errors import ConfigError
 from mqlite.loop.task import Waiter, sleep
 from mqlite.plugin import abi
 from mqlite.plugin.hold import COMPLETE, CONTINUE, RETRY, Hold
+from mqlite.plugin.hooks import BY_NAME, Hooks, Registered
 from mqlite.plugin.objects import Connection, Context, Owner, Plugin, Timer, Watcher, refusal
 from mqlite.smtp.reply import reply
 from mqlite.smtp.session import Objection
@@ -127,7 +131,7 @@ class ConnectionView:
 class PythonPlugin:
     """One .py file."""
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(self, path: str, name: str, hooks: Hooks) -> None:
         """ConfigError when it cannot be imported."""
         self.name = name
         specification = importlib.util.spec_from_file_location(f'mqlite_plugin_{abs(hash(path))}', path)
@@ -139,6 +143,10 @@ class PythonPlugin:
             raise ConfigError(f'the plugin {path} cannot be imported: {error!r}') from error
         self.steps = frozenset(row.name for row in abi.CALLBACKS if callable(getattr(self._module, row.name, None)))
         self._views: dict[int, Any] = {}
+        for hook in BY_NAME:
+            function = getattr(self._module, hook, None)
+            if callable(function):
+                hooks.add(hook, Registered(function, name))
 
     def call(self, hold: Hold, owner: Owner, subject: tuple[Any, ...]) -> bool:
         arguments = [self._view(owner.context)]

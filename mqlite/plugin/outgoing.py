@@ -1,0 +1,141 @@
+"""Tells Momentum's hooks of the connections that go out, and keeps for them what they are told of domains.
+
+    no address to try ─────────────────────────────────────────────────► post_initiate_connection_smtp(error)
+    an address ─► bind ─► connection_post_bind ─► connect ─► log_client_connection_success ─┐
+                                   │                    └──► log_client_connection_failure ─┤
+                                   └─ forbids it ──────────► log_client_connection_failure ─┴─► post_initiate_…
+
+One per worker. Who dials asks `used` first: without a registered function nothing is called, and nothing is counted.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from mqlite.dns.resolver import NullMX, Resolver
+from mqlite.errors import MqliteError
+from mqlite.loop.connect import CannotBind, connect
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.stream import Stream
+from mqlite.loop.task import Timeout
+from mqlite.message.result import Result
+from mqlite.plugin.domains import Domain, Domains
+from mqlite.plugin.hooks import Hooks
+
+# Of include/connection.h; those that we have cause to say. A hook gets one of them with the sign bit.
+CONN_ERRORS = {
+    'CONN_ERROR_MX_LOOKUP_FAILED': 0x0004,
+    'CONN_ERROR_SMTP_NULL_MX':     0x0010,
+    'CONN_ERROR_NO_MXS_REACHABLE': 0x0020,
+    'CONN_ERROR_PROHIBITED_IP':    0x0040,
+    'CONN_ERROR_SOCKET':           0x0100,
+    'CONN_ERROR_BIND':             0x0400,
+    'CONN_ERROR_CONNECT':          0x0800,
+    'CONN_ERROR_CONNECT_NETWORK':  0x1000,
+    'CONN_ERROR_CONNECT_TIMEOUT':  0x2000,
+}
+SIGN = -0x80000000
+# What connecting fails with; everything else is CONN_ERROR_CONNECT.
+_ERRNOS = {
+    'CONN_ERROR_PROHIBITED_IP':   (errno.EACCES, errno.EPERM),
+    'CONN_ERROR_SOCKET':          (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAFNOSUPPORT),
+    'CONN_ERROR_CONNECT_NETWORK': (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN),
+    'CONN_ERROR_CONNECT_TIMEOUT': (errno.ETIMEDOUT,),
+}
+_BY_ERRNO = {number: name for name, numbers in _ERRNOS.items() for number in numbers}
+SLOTS = 1000  # local addresses that are told apart; all others share an index
+
+
+class OutgoingHooks:
+    """Between the dialler and the hooks."""
+
+    def __init__(self, hooks: Hooks, reactor: Reactor, resolver: Resolver, sources: tuple[str, ...]) -> None:
+        """`sources`: the local addresses of the settings, whose indices are theirs."""
+        self._hooks = hooks
+        self._reactor = reactor
+        self._resolver = resolver
+        self._domains = Domains()
+        self._slots: dict[str | None, int] = {source: place for place, source in enumerate(sources)}
+
+    @property
+    def used(self) -> bool:
+        return self._hooks.used
+
+    async def connect(self, name: str, address: str, port: int, source: str | None, seconds: float) -> Stream:
+        """As loop.connect, for mail to a domain; OSError as well when a hook forbids it."""
+        domain, slot, target = self._domain(name), self._slot(source), (address, port)
+        domain.dns_failures = 0
+        try:
+            stream = await connect(self._reactor, address, port, source, seconds,
+                                   lambda descriptor: self._bound(domain, slot, descriptor, target))
+        except (OSError, Timeout, CannotBind) as error:
+            self._failed(domain, slot, target, error)
+            raise
+        self._call('log_client_connection_success', target, domain, slot, self._now())
+        self._call('post_initiate_connection_smtp', domain, slot, self._now(), stream.fileno())
+        return stream
+
+    def unreached(self, name: str, error: MqliteError | None) -> None:
+        """No address was tried: the lookup of the exchangers failed with this, or None: they have no address."""
+        domain = self._domain(name)
+        if error is None:
+            code = 'CONN_ERROR_NO_MXS_REACHABLE'
+        elif isinstance(error, NullMX):
+            code = 'CONN_ERROR_SMTP_NULL_MX'
+        else:
+            code = 'CONN_ERROR_MX_LOOKUP_FAILED'
+            domain.dns_failures += 1
+        self._initiated(domain, 0, code)
+
+    def no_source(self, name: str) -> None:
+        """No local address was tried: none suits."""
+        self._initiated(self._domain(name), 0, 'CONN_ERROR_BIND')
+
+    def count(self, name: str, result: Result) -> None:
+        """A message for the domain was tried."""
+        if self._hooks.used:
+            self._domain(name).count(result.result == 'accepted', result.permanent, self._now())
+
+    # the calls
+
+    def _bound(self, domain: Domain, slot: int, descriptor: int, target: tuple[str, int]) -> None:
+        if self._call('connection_post_bind', domain, slot, descriptor, target, 28 if ':' in target[0] else 16):
+            raise OSError(errno.EACCES, 'forbidden by a plugin, in connection_post_bind')
+
+    def _failed(self, domain: Domain, slot: int, target: tuple[str, int], error: Exception) -> None:
+        if isinstance(error, OSError):
+            code = _BY_ERRNO.get(error.errno or 0, 'CONN_ERROR_CONNECT')
+        else:
+            code = 'CONN_ERROR_BIND' if isinstance(error, CannotBind) else 'CONN_ERROR_CONNECT_TIMEOUT'
+        self._call('log_client_connection_failure', target, SIGN | CONN_ERRORS[code], domain, slot, self._now())
+        self._initiated(domain, slot, code)
+
+    def _initiated(self, domain: Domain, slot: int, code: str) -> None:
+        self._call('post_initiate_connection_smtp', domain, slot, self._now(), SIGN | CONN_ERRORS[code])
+
+    def _call(self, name: str, *values: Any) -> int:
+        return self._hooks.call(self._reactor.clock, f'core_{name}', *values)
+
+    def _now(self) -> float:
+        return self._reactor.clock.time()
+
+    # what they are told
+
+    def _slot(self, source: str | None) -> int:
+        slot = self._slots.get(source)
+        if slot is None:
+            slot = len(self._slots)
+            if slot < SLOTS:
+                self._slots[source] = slot
+        return slot
+
+    def _domain(self, name: str) -> Domain:
+        """With what the name system said last; a server that was named for all mail has no exchangers."""
+        domain = self._domains[name.lower()]
+        known = self._resolver.known_exchangers(name)
+        if known is not None:
+            exchangers, seconds = known
+            domain.exchangers = [(mx.preference, mx.host) for mx in exchangers]
+            domain.expires = self._now() + seconds
+        return domain
