@@ -20,7 +20,7 @@ from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.queues.contract import Message, QueueError, Store
 from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import format_reply, reply
-from mqlite.smtp.session import Address, Session
+from mqlite.smtp.session import Address, Objection, Session
 
 DSN_PROPERTIES = ('notify', 'ret', 'envid', 'orcpt')  # each is a parameter's name too
 LISTED = 3000  # octets of identifiers in one reply: Exim takes one of more than 4096 for a failure, and sends again
@@ -47,17 +47,16 @@ class Receiver:
         self._second = -1
         self._date = self._moment = ''  # this second in the notation of mail, and of JSON
 
-    async def receive(self, session: Session, data: bytes) -> bytes:
-        """The reply to the final dot of an SMTP session: 250 when the message is kept."""
+    async def receive(self, session: Session, data: bytes) -> bytes | Objection:
+        """The reply to the final dot of an SMTP session: 250 when the message is kept, 4yz when it cannot be now. An
+        Objection: it is refused."""
         if self._store.trouble is not None:
             return reply('queue-trouble')
-        recipients, local = session.recipients or [], session.local
+        recipients = session.recipients or []
         trace = Trace(session.helo, session.client, 'ESMTP' if session.esmtp else 'SMTP')
-        origin = {'connection': {'local-ip': local[0], 'local-port': local[1], 'remote-ip': session.client,
-                                 'remote-port': session.client_port, 'secure': False}}
         try:
             sender = session.sender.email if session.sender else ''
-            messages = self.prepare(sender, recipients, data, trace, origin, session.may_relay)
+            messages = self.prepare(sender, recipients, data, trace, connection_of(session), session.may_relay)
             if session.limits.dsn:
                 _ask_for_notices(messages, session)
             asker = session.asker
@@ -65,10 +64,10 @@ class Receiver:
                 for message in messages:
                     objection = await asker.ask('mq_smtp_in_message', message)
                     if objection is not None:
-                        return session.refused(objection)
+                        return objection
             await self.keep(messages)
         except PermanentError as error:
-            return format_reply(550, '5.6.0', printable(str(error), 256))
+            return Objection(format_reply(550, '5.6.0', printable(str(error), 256)))
         except QueueError:
             return reply('queue-trouble')
         return _reply_kept([message.fields['message-id'] for message in messages], recipients)
@@ -112,6 +111,13 @@ class Receiver:
             self._second = int(now)
             self._moment = format_moment(now)
             self._date = format_datetime(datetime.fromtimestamp(self._second, timezone.utc))
+
+
+def connection_of(session: Session) -> dict[str, Any]:
+    """The property that says where a message of this session came from."""
+    address, port = session.local
+    return {'connection': {'local-ip': address, 'local-port': port, 'remote-ip': session.client,
+                           'remote-port': session.client_port, 'secure': False}}
 
 
 def _ask_for_notices(messages: Sequence[Received], session: Session) -> None:

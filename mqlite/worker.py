@@ -30,6 +30,7 @@ from mqlite.plugin.host import PluginHost
 from mqlite.plugin.loader import load_plugins
 from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
+from mqlite.refused import RefusedMail
 from mqlite.settings import Settings
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.dsn import Request, make_request
@@ -108,12 +109,15 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
                 share: Share) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
+    queue = settings.text('rabbitmq-refused')
+    refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
     return SmtpServer(reactor, ServerConfig(
         hostname, Limits(size=settings.integer('smtp-maxsize'), dsn=settings.flag('dsn-advertise')),
         settings.seconds('smtp-timeout'),
         share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
         log.warning, is_local), receiver.receive,
-        host.ask_for if host is not None and host.asks_incoming else None)
+        host.ask_for if host is not None and host.asks_incoming else None,
+        refused.keep if refused is not None else None)
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,

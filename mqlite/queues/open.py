@@ -16,7 +16,7 @@ from mqlite.settings import Settings
 
 SQLITE = 'sqlite://'
 QUEUE_SETTINGS = ('rabbitmq-outbox', 'rabbitmq-inbox', 'rabbitmq-local', 'rabbitmq-results', 'rabbitmq-success',
-                  'rabbitmq-failure', 'rabbitmq-retry')
+                  'rabbitmq-failure', 'rabbitmq-retry', 'rabbitmq-refused')
 
 
 def open_store(reactor: Reactor, settings: Settings, resolver: Resolver, on_note: Callable[[str], object]) -> Store:

@@ -162,6 +162,16 @@ def _single(line: bytes) -> Reply | None:
     return ReplyReader()._feed(line)
 
 
+def read_reply(text: bytes) -> Reply:
+    """A whole reply, of one or more lines. BadReply when it is none."""
+    reader, found = ReplyReader(), None
+    for line in text.splitlines(keepends=True):
+        found = reader.feed(line)
+    if found is None:
+        raise BadReply('the reply has no last line')
+    return found
+
+
 def _assemble(code: int, lines: list[str]) -> Reply:
     match = _STATUS.match(lines[-1])
     if match is None or match.group(1)[0] != str(code)[0]:

@@ -65,13 +65,16 @@ class SmtpServer:
     """All sessions of one reactor."""
 
     def __init__(self, reactor: Reactor, config: ServerConfig,
-                 receive: Callable[[Session, bytes], Awaitable[bytes]],
-                 ask_for: Callable[[Session, Stream], Asker] | None = None) -> None:
-        """`ask_for`: makes the asker of a new session, where there are plugins."""
+                 receive: Callable[[Session, bytes], Awaitable[bytes | Objection]],
+                 ask_for: Callable[[Session, Stream], Asker] | None = None,
+                 on_refused: Callable[[Session, bytes, bytes], object] | None = None) -> None:
+        """`ask_for`: makes the asker of a new session, where there are plugins. `on_refused` is told of a message that
+        was received and refused, with the reply."""
         self._reactor = reactor
         self._config = config
         self._receive = receive
         self._ask_for = ask_for
+        self._on_refused = on_refused
         self._tasks: dict[Task[None], tuple[Stream, Session]] = {}
         self._silent: deque[tuple[float, Task[None]]] = deque()  # heard when, the longest silent first
         self._next_look = 0.0  # for silent ones
@@ -254,15 +257,20 @@ class SmtpServer:
         if reader.too_large:
             return session.failed(reply('too-large', session.limits.size))
         data = reader.body()
-        if has_bare_line_ends(data):
-            return session.failed(reply('bare-line-end'))
-        objection = await self._ask(session, 'mq_smtp_in_data', data)
-        if objection is not None:
-            return session.refused(objection)
-        text = await self._receive(session, data)
-        if text[:1] == b'2':
+        verdict = await self._judge(session, data)
+        if isinstance(verdict, Objection):
+            if self._on_refused is not None:
+                self._on_refused(session, data, verdict.answer)
+            return session.refused(verdict)
+        if verdict[:1] == b'2':
             session.errors = 0
-        return text
+        return verdict
+
+    async def _judge(self, session: Session, data: bytes) -> bytes | Objection:
+        """What becomes of a message that was received: the reply, or why it is refused."""
+        if has_bare_line_ends(data):
+            return Objection(reply('bare-line-end'))
+        return await self._ask(session, 'mq_smtp_in_data', data) or await self._receive(session, data)
 
     async def _skip_line(self, stream: Stream) -> None:
         """Drop input up to the end of the line that is too long; the command's time limit goes on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, TypeVar, Union
 
 from mqlite.loop.clock import VirtualClock
 from mqlite.loop.connect import Listener, ListenSocket, connect
@@ -15,16 +15,17 @@ from mqlite.message.identifier import Identifiers
 from mqlite.plugin.host import PluginHost
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, QueueStatus
 from mqlite.receive import Receiver, ReceiverConfig
+from mqlite.refused import RefusedMail
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.server import LAST_WORDS_SECONDS, ServerConfig, SmtpServer
-from mqlite.smtp.session import Limits, Session
+from mqlite.smtp.session import Limits, Objection, Session
 from mqlite.smtp.shares import UNLIMITED, Shares
 from tests.support.process import HOST
 
 T = TypeVar('T')
 NAME = 'mx.example'
 GREETING = f'220 {NAME} ESMTP mqlite\r\n'.encode()
-Receive = Callable[[Session, bytes], Awaitable[bytes]]
+Receive = Callable[[Session, bytes], Awaitable[Union[bytes, Objection]]]
 
 
 class MemoryStore:
@@ -118,8 +119,9 @@ class Bench:
         self.shares = Shares(connections)
         config = ServerConfig(NAME, Limits(**limits), timeout, self.shares.incoming,
                               may_relay or (lambda address: relay), is_proxy, self.notes.append, is_local)
+        refused = RefusedMail(self.reactor, self.store, 'refused', NAME, self.notes.append)
         self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
-                                 host.ask_for if host else None)
+                                 host.ask_for if host else None, refused.keep)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
         self.listener.start()
         self.clients: list[Stream] = []
