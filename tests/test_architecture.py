@@ -55,7 +55,7 @@ PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict
         'delivery/report', 'auth/*', 'dkim/*', 'database/*')
 DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client',
            'auth/local', 'auth/network', 'auth/open', 'auth/program',
-           'database/file', 'database/live', 'database/locals', 'database/open')
+           'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
 
 FILE_LINES = 450

@@ -26,7 +26,7 @@ _KINDS = (RESULTS, SIGNATURE, SEAL)  # in the order in which they are sealed
 _TAG = re.compile(r'\s*([a-zA-Z][a-zA-Z0-9_]*)\s*=\s*(.*?)\s*\Z', re.DOTALL)
 _INSTANCE = re.compile(rb'[^:]*:\s*i\s*=\s*([0-9]{1,2})\s*;')
 _B_VALUE = re.compile(rb'(;\s*b\s*=)[^;]*')
-_NAME = re.compile(r'[a-z0-9._-]{1,200}')
+_NAME = re.compile(r'(?=.{1,200}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})+')
 
 
 class Chain:
