@@ -69,6 +69,7 @@ PROGRAMS = (
     ('openssl',                 'openssl',         'test',  'an SMTP client over TLS, certificates'),
     ('readelf',                 'binutils',        'test',  'a second opinion on the shim of the C plugins'),
     ('rabbitmq-server',         'rabbitmq-server', 'test',  'a broker'),
+    ('/usr/share/doc/libnet-ssleay-perl', 'libnet-ssleay-perl', 'test', 'swaks over TLS'),
     ('smtp-sink',               'postfix',         'test',  'SMTP under load: smtp-source, smtp-sink'),
     ('swaks',                   'swaks',           'test',  'an SMTP client'),
     ('freeradius',              'freeradius',      'peers', 'logins by RADIUS'),

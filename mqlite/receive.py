@@ -53,7 +53,7 @@ class Receiver:
         if self._store.trouble is not None:
             return reply('queue-trouble')
         recipients = session.recipients or []
-        trace = Trace(session.helo, session.client, 'ESMTP' if session.esmtp else 'SMTP')
+        trace = Trace(session.helo, session.client, session.protocol, session.cipher)
         try:
             sender = session.sender.email if session.sender else ''
             messages = self.prepare(sender, recipients, data, trace, connection_of(session), session.may_relay)
@@ -117,7 +117,7 @@ def connection_of(session: Session) -> dict[str, Any]:
     """The property that says where a message of this session came from."""
     address, port = session.local
     return {'connection': {'local-ip': address, 'local-port': port, 'remote-ip': session.client,
-                           'remote-port': session.client_port, 'secure': False}}
+                           'remote-port': session.client_port, 'secure': session.secure}}
 
 
 def _ask_for_notices(messages: Sequence[Received], session: Session) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable
 
 from mqlite.database.locals import Locals
@@ -32,6 +33,7 @@ from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
 from mqlite.refused import RefusedMail
 from mqlite.settings import Settings
+from mqlite.smtp.certificates import Certificates
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.dsn import Request, make_request
 from mqlite.smtp.grammar import SyntaxFault
@@ -46,7 +48,8 @@ _LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'
 class Worker:
     """One reactor, one store, the server, the delivery engine, and a context of the plugins."""
 
-    def __init__(self, reactor: Reactor, settings: Settings, log: Log, sockets: Sequence[ListenSocket]) -> None:
+    def __init__(self, reactor: Reactor, settings: Settings, log: Log, sockets: Sequence[ListenSocket],
+                 certificates: Certificates | None) -> None:
         """ConfigError, also when a plugin cannot be loaded."""
         self._reactor = reactor
         self._log = log
@@ -57,9 +60,12 @@ class Worker:
         self._store = make_store(reactor, settings, log.warning)
         shares = Shares(settings.integer('smtp-connections'), settings.integer('smtp-connections-in'),
                         settings.integer('smtp-connections-out'))
-        self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming)
+        self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
+                                   certificates)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing)
-        self._listeners = [Listener(reactor, socket, self._server.accept, log.warning) for socket in sockets]
+        secure_ports = settings.ports('smtp-secure-port')
+        self._listeners = [Listener(reactor, place, partial(self._server.accept, tls=place.port in secure_ports),
+                                    log.warning) for place in sockets]
 
     async def open(self) -> None:
         """Ready to listen; ConfigError."""
@@ -106,7 +112,7 @@ def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHo
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
                 host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
-                share: Share) -> SmtpServer:
+                share: Share, certificates: Certificates | None) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname)
     queue = settings.text('rabbitmq-refused')
@@ -117,7 +123,8 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
         share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
         log.warning, is_local), receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None,
-        refused.keep if refused is not None else None)
+        refused.keep if refused is not None else None,
+        certificates.context if certificates is not None else None)
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,

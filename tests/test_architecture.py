@@ -51,9 +51,9 @@ RANKS = {
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
-PURE = ('amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry',
+PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry',
         'delivery/report', 'auth/*', 'dkim/*', 'database/*')
-DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver', 'smtp/server', 'smtp/client',
+DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver', 'smtp/certificates', 'smtp/server', 'smtp/client',
            'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')

@@ -1,7 +1,7 @@
 """Golden dialogues (tests/data/dialogues/*.txt, see tests/support/dialogue.py) against the real server, over loopback.
 
-Each is played in every delivery shape: turn by turn, the same one octet at a time, and all that the client has to say
-in one write without waiting for a reply. The server must answer the same in all of them.
+Each is played in every delivery shape: turn by turn, the same one octet at a time, the same over TLS, and all that the
+client has to say in one write without waiting for a reply. The server must answer the same in all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.dialogue import Dialogue, Kept, Turn, read_dialogue
+from tests.support.peers import Certificate
 from tests.support.process import ROOT
 from tests.support.smtp import Bench, without_received
 
@@ -20,12 +21,12 @@ LIMITS = ('size', 'recipients', 'errors', 'dsn')
 PROPERTIES = ('dsn',)  # of a document, that come from what the client said
 
 
-def bench_for(dialogue: Dialogue) -> Bench:
+def bench_for(dialogue: Dialogue, certificate: Certificate | None = None) -> Bench:
     settings = dict(dialogue.settings)
     limits = {name: int(settings.pop(name)) for name in LIMITS if name in settings}
     relay = settings.pop('relay', 'yes') == 'yes'
     assert not settings, f'unknown settings {settings}'
-    return Bench(relay=relay, **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
+    return Bench(relay=relay, certificate=certificate, over_tls=certificate is not None, **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
 
 
 async def play_turn(bench: Bench, turn: Turn, one_by_one: bool) -> bytes:
@@ -73,11 +74,11 @@ def kept_of(document: dict[str, Any]) -> Kept:
                 {name: document[name] for name in PROPERTIES if name in document})
 
 
-@pytest.mark.parametrize('shape', ['turns', 'octets', 'at once'])
+@pytest.mark.parametrize('shape', ['turns', 'octets', 'TLS', 'at once'])
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
-def test_dialogue(path: Path, shape: str) -> None:
+def test_dialogue(path: Path, shape: str, certificate: Certificate) -> None:
     dialogue = read_dialogue(path)
-    with bench_for(dialogue) as bench:
+    with bench_for(dialogue, certificate if shape == 'TLS' else None) as bench:
         if shape == 'at once' and not dialogue.waits:
             bench.run(play_at_once(bench, dialogue))
         else:

@@ -7,6 +7,7 @@ and one for writing, with or without TLS.
 from __future__ import annotations
 
 import ssl
+from typing import Callable
 
 from mqlite.errors import MqliteError
 
@@ -112,7 +113,59 @@ def verified_context(verify: bool, ca_file: str | None, certificate: str | None,
     return context
 
 
+def server_context(ciphers: str = '') -> TlsContext:
+    """A context for incoming connections, without a certificate yet. `ciphers`: of TLS 1.2, in OpenSSL's notation; ''
+    for its own choice. TlsError when none of them is known. A renegotiation is refused, and nothing is compressed.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    if ciphers:
+        try:
+            context.set_ciphers(ciphers)
+        except ssl.SSLError as error:
+            raise TlsError(_reason(error)) from error
+    return context
+
+
+def add_certificate(context: TlsContext, certificate: str, key: str) -> None:
+    """Show this chain of certificates, and sign with this key. OSError; TlsError when they are not what they should be,
+    or do not belong together."""
+    def no_password() -> str:
+        raise TlsError('the key is encrypted, and there is nobody to ask for its password')
+
+    try:
+        context.load_cert_chain(certificate, key, no_password)
+    except ssl.SSLError as error:
+        raise TlsError(_reason(error)) from error
+
+
+def choose_by_name(context: TlsContext, choose: Callable[[str], TlsContext | None]) -> None:
+    """Let the name that a client asks for (RFC 6066 section 3) choose another context than this one.
+
+    A name that is not ASCII ends the handshake before we are asked; Python reports that to sys.unraisablehook.
+    """
+    def on_name(connection: ssl.SSLObject, name: str | None, _context: TlsContext) -> None:
+        chosen = choose(name) if name else None
+        if chosen is not None:
+            connection.context = chosen
+
+    context.sni_callback = on_name
+
+
+def first_certificate(pem: str) -> bytes:
+    """The first certificate of a PEM file, in DER; b'' when there is none."""
+    begin = pem.find(ssl.PEM_HEADER)
+    end = pem.find(ssl.PEM_FOOTER, begin)
+    if begin < 0 or end < 0:
+        return b''
+    try:
+        return ssl.PEM_cert_to_DER_cert(pem[begin:end + len(ssl.PEM_FOOTER)])
+    except ValueError:
+        return b''
+
+
 def _reason(error: ssl.SSLError) -> str:
-    reason = (error.reason or str(error)).replace('_', ' ').lower()
+    reason = (getattr(error, 'reason', None) or str(error)).replace('_', ' ').lower()
     detail = getattr(error, 'verify_message', '')
     return f'{reason}: {detail}' if detail else reason

@@ -152,6 +152,7 @@ class Trace:
     helo: str
     client: str
     protocol: str
+    cipher: tuple[str, str, int] | None = None  # its name, the version of TLS, secret bits
 
 
 def received_header(trace: Trace, hostname: str, identifier: str, recipient: str, date: str) -> bytes:
@@ -160,6 +161,7 @@ def received_header(trace: Trace, hostname: str, identifier: str, recipient: str
     if trace.client:
         literal = f'IPv6:{trace.client}' if ':' in trace.client else trace.client
         origin = f'from {trace.helo} ([{literal}])\r\n\t'
+    tls = f' ({trace.cipher[1]} {trace.cipher[0]})' if trace.cipher else ''
     whom = f'\r\n\tfor <{recipient}>' if recipient else ''
-    return (f'Received: {origin}by {hostname} (mqlite) with {trace.protocol} id {identifier}{whom};'
-            f'\r\n\t{date}\r\n').encode('ascii')
+    return (f'Received: {origin}by {hostname} (mqlite) with {trace.protocol}{tls} id {identifier}'
+            f'{whom};\r\n\t{date}\r\n').encode('ascii')

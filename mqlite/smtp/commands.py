@@ -14,7 +14,7 @@ from typing import Any, Callable
 from mqlite.smtp.extensions import offers, parameter_names, read_parameters
 from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
 from mqlite.smtp.reply import format_reply, reply
-from mqlite.smtp.session import Address, Refused, Session
+from mqlite.smtp.session import DATA, TLS, Address, Refused, Session
 
 LINE_LIMIT = 2048  # octets with CRLF; RFC 5321 4.5.3.1.4 says 512, parameters may need more (RFC 3461: 500 each)
 
@@ -140,8 +140,25 @@ def _check_data(session: Session, argument: str) -> None:
 
 
 def _proceed_data(session: Session, _parsed: None) -> bytes:
-    session.receiving = True
+    session.then = DATA
     return reply('start-data')
+
+
+# STARTTLS
+
+def _check_starttls(session: Session, argument: str) -> None:
+    if session.secure:
+        raise Refused('tls-already')
+    if not session.starttls:
+        raise Refused('not-implemented')
+    if argument:
+        raise Refused('syntax', 'STARTTLS')
+
+
+def _proceed_starttls(session: Session, _parsed: None) -> bytes:
+    """The driver has the reply: it depends on whether the client has waited for it."""
+    session.then = TLS
+    return b''
 
 
 # the small ones
@@ -223,6 +240,7 @@ COMMANDS: dict[str, Command] = {
     'MAIL': Command('MAIL FROM:<address>',               _check_mail,        _proceed_mail, 'mq_smtp_in_mailfrom'),
     'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
     'DATA': Command('DATA',                              _check_data,        _proceed_data),
+    'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
     'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop),
     'VRFY': Command('VRFY name',                         _check_argument,    _proceed_vrfy),

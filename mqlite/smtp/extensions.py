@@ -79,6 +79,7 @@ EXTENSIONS = (
                'ENVID':  lambda session, value: parse_envid(value)},
               {'NOTIFY': lambda session, value: parse_notify(value),
                'ORCPT':  lambda session, value: parse_orcpt(value, False)}),
+    Extension(lambda session: 'STARTTLS' if session.starttls and not session.secure else ''),        # RFC 3207
     Extension(lambda session: 'ENHANCEDSTATUSCODES'),                                                # RFC 2034
     Extension(lambda session: 'HELP'),                                                               # RFC 5321
 )

@@ -6,8 +6,9 @@
 
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
 A client that does not take its replies is not read from: it cannot make us keep more than OUTPUT_LIMIT of them.
-`receive` decides what becomes of a message, and is awaited: its reply means "kept". Limits: the `share` of connections,
-the Limits of the session, `timeout` seconds for each command and each piece of data.
+`receive` decides what becomes of a message, and is awaited: its reply means "kept". While a handshake is under way
+nothing is said in clear, whatever happens. Limits: the `share` of connections, the Limits of the session, `timeout`
+seconds for each command, each piece of data and each handshake.
 
 When the share is full, a new client takes the place of the one that has been silent for longest, if that was for
 SILENT_SECONDS: thousands that connect and stall keep nobody out. Otherwise it gets 421.
@@ -26,13 +27,13 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.sync import Signal
 from mqlite.loop.task import Cancelled, Task, Timeout
-from mqlite.loop.tls import TlsError
+from mqlite.loop.tls import TlsContext, TlsError
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.commands import LINE_LIMIT, answer, check
 from mqlite.smtp.framing import DataReader, has_bare_line_ends
 from mqlite.smtp.proxy import Header, ProxyFault, read_header
 from mqlite.smtp.reply import reply
-from mqlite.smtp.session import Asker, Limits, Objection, Refused, Session
+from mqlite.smtp.session import DATA, TLS, Asker, Limits, Objection, Refused, Session
 from mqlite.smtp.shares import Share
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
@@ -67,14 +68,18 @@ class SmtpServer:
     def __init__(self, reactor: Reactor, config: ServerConfig,
                  receive: Callable[[Session, bytes], Awaitable[bytes | Objection]],
                  ask_for: Callable[[Session, Stream], Asker] | None = None,
-                 on_refused: Callable[[Session, bytes, bytes], object] | None = None) -> None:
+                 on_refused: Callable[[Session, bytes, bytes], object] | None = None,
+                 tls_context: Callable[[], TlsContext] | None = None) -> None:
         """`ask_for`: makes the asker of a new session, where there are plugins. `on_refused` is told of a message that
-        was received and refused, with the reply."""
+        was received and refused, with the reply. `tls_context`: for a handshake that begins now; without it there is
+        no TLS.
+        """
         self._reactor = reactor
         self._config = config
         self._receive = receive
         self._ask_for = ask_for
         self._on_refused = on_refused
+        self._tls_context = tls_context
         self._tasks: dict[Task[None], tuple[Stream, Session]] = {}
         self._silent: deque[tuple[float, Task[None]]] = deque()  # heard when, the longest silent first
         self._next_look = 0.0  # for silent ones
@@ -85,18 +90,16 @@ class SmtpServer:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def accept(self, stream: Stream) -> None:
-        """Serve a client that has just connected."""
+    def accept(self, stream: Stream, tls: bool = False) -> None:
+        """Serve a client that has just connected. `tls`: it begins with a handshake."""
         config = self._config
         address, port = stream.peer
         if self._stopping or config.share.full and not self._make_room():
-            self._say_farewell(stream, reply('shutdown' if self._stopping else 'too-busy'))
+            self._say_farewell(stream, b'' if tls else reply('shutdown' if self._stopping else 'too-busy'))
             return
         config.share.take()
         session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits,
-                          config.is_local)
-        if self._ask_for is not None:
-            session.asker = self._ask_for(session, stream)
+                          config.is_local, starttls=self._tls_context is not None, then=TLS if tls else '')
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
         self._tasks[task] = stream, session
 
@@ -155,7 +158,7 @@ class SmtpServer:
             if session.said_quit or stream.lost:
                 stream.close()
             else:
-                self._say_farewell(stream, last_words)
+                self._say_farewell(stream, b'' if session.then == TLS else last_words)
             try:
                 if session.asker is not None:
                     await session.asker.end()
@@ -203,9 +206,8 @@ class SmtpServer:
 
     async def _converse(self, stream: Stream, session: Session) -> None:
         timeout, unread = self._config.timeout, 0
-        objection = await self._ask(session, 'mq_smtp_in_connect')
-        session.ended = objection is not None
-        stream.write(session.greeting() if objection is None else session.refused(objection))
+        stream.expire_in(timeout)
+        stream.write(await self._greet(stream, session))
         stream.expire_in(timeout)
         while not session.ended:
             try:
@@ -225,12 +227,25 @@ class SmtpServer:
                 await stream.drain()
                 unread = 0
             stream.expire_in(timeout)
-            if session.receiving:
-                stream.write(await self._receive_data(stream, session))
+            if session.then:
+                stream.write(await self._go_on(stream, session))
                 stream.expire_in(timeout)
-                session.reset()
                 if self._stopping:
                     raise Cancelled
+
+    async def _greet(self, stream: Stream, session: Session) -> bytes:
+        """The greeting, or the refusal. Plugins see a client when it can be talked to: behind the handshake."""
+        if session.then == TLS:
+            await self._shake_hands(stream, session)
+        if self._ask_for is not None:
+            session.asker = self._ask_for(session, stream)
+        objection = await self._ask(session, 'mq_smtp_in_connect')
+        if objection is None and session.secure:
+            objection = await self._ask(session, 'mq_smtp_in_secure')
+        if objection is None:
+            return session.greeting()
+        session.ended = True
+        return session.refused(objection)
 
     async def _answer(self, session: Session, line: bytes) -> bytes:
         """The reply to one line, where others have a say."""
@@ -244,6 +259,38 @@ class SmtpServer:
     async def _ask(self, session: Session, step: str, *subject: object) -> Objection | None:
         asker = session.asker
         return await asker.ask(step, *subject) if asker is not None and step in asker.steps else None
+
+    async def _go_on(self, stream: Stream, session: Session) -> bytes:
+        """What the last command has begun, in place of the next one; the reply."""
+        if session.then == DATA:
+            text = await self._receive_data(stream, session)
+            session.reset()
+            return text
+        return await self._start_tls(stream, session)
+
+    async def _start_tls(self, stream: Stream, session: Session) -> bytes:
+        """Commands that came in clear behind STARTTLS must never be taken for encrypted ones (CVE-2011-0411)."""
+        if stream.buffered:
+            session.reset()
+            session.ended = True
+            return reply('tls-pipelined')
+        stream.write(reply('start-tls'))
+        await self._shake_hands(stream, session)
+        objection = await self._ask(session, 'mq_smtp_in_secure')
+        if objection is None:
+            return b''
+        session.ended = True
+        return session.refused(objection)
+
+    async def _shake_hands(self, stream: Stream, session: Session) -> None:
+        """TlsError, and then nothing more can be said."""
+        assert self._tls_context is not None
+        try:
+            await stream.start_tls(self._tls_context(), server_side=True)
+        except TlsError as error:
+            self._config.on_note(f'{session.client}: no TLS: {error}')
+            raise
+        session.secured(stream.cipher)
 
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""

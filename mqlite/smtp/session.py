@@ -6,6 +6,7 @@
     mail          has a sender                                     RCPT accepted; RSET, EHLO, end of data -> ready
     rcpt          has a sender and recipients                      DATA -> data
     data          message data is coming, commands are not read    end of data -> ready
+    tls           the handshake is under way                       its end -> greeted, all that was said is forgotten
 
 `commands.py` has the table of verbs; this file has the state that their rows test and change.
 """
@@ -18,6 +19,8 @@ from typing import Callable, Protocol
 
 from mqlite.errors import MqliteError
 from mqlite.smtp.reply import reply
+
+DATA, TLS = 'data', 'tls'  # what may come in place of the next command
 
 
 class Refused(MqliteError):
@@ -83,7 +86,9 @@ class Session:
     authenticated: bool = False
     sender: Address | None = None  # None: no transaction
     recipients: list[Address] | None = None
-    receiving: bool = False  # DATA was accepted
+    starttls: bool = False  # is on offer
+    cipher: tuple[str, str, int] | None = None  # its name, the version of TLS, secret bits; None in clear
+    then: str = ''  # DATA, TLS: comes in place of the next command
     errors: int = 0
     said_quit: bool = False
     ended: bool = False  # close when the last reply is sent
@@ -92,6 +97,19 @@ class Session:
     @property
     def may_relay(self) -> bool:
         return self.in_range or self.authenticated
+
+    @property
+    def receiving(self) -> bool:
+        return self.then == DATA
+
+    @property
+    def secure(self) -> bool:
+        return self.cipher is not None
+
+    @property
+    def protocol(self) -> str:
+        """How mail comes in over this session, for its trace (RFC 3848). There is no word for HELO over TLS."""
+        return ('ESMTPS' if self.secure else 'ESMTP') if self.esmtp else 'SMTP'
 
     def greeting(self) -> bytes:
         return f'220 {self.hostname} ESMTP mqlite\r\n'.encode('ascii')
@@ -106,7 +124,12 @@ class Session:
 
     def reset(self) -> None:
         """Forget the transaction, keep the session."""
-        self.sender, self.recipients, self.receiving = None, None, False
+        self.sender, self.recipients, self.then = None, None, ''
+
+    def secured(self, cipher: tuple[str, str, int] | None) -> None:
+        """TLS has begun: what was said before may have been said by anybody, and is forgotten (RFC 3207 4.2)."""
+        self.reset()
+        self.helo, self.esmtp, self.cipher = '', False, cipher
 
     def refused(self, objection: Objection) -> bytes:
         """What is still to be sent when somebody has objected. A 421 means it: the session ends (RFC 5321 3.8)."""

@@ -47,15 +47,18 @@ class SmtpSink:
 
 
 class Certificate(NamedTuple):
-    """PEM files of a self-signed certificate for `localhost` and 127.0.0.1, and of its key."""
+    """PEM files of a self-signed certificate and of its key."""
     certificate: Path
     key: Path
 
 
-def make_certificate(folder: Path) -> Certificate:
-    made = Certificate(folder / 'localhost.crt', folder / 'localhost.key')
+def make_certificate(folder: Path, *names: str) -> Certificate:
+    """For these names; without any, for `localhost` and 127.0.0.1. The files are called after the first name."""
+    subject = names[0] if names else 'localhost'
+    others = ','.join(f'DNS:{name}' for name in names) or f'DNS:localhost,IP:{HOST}'
+    made = Certificate(folder / f'{subject}.crt', folder / f'{subject}.key')
     subprocess.run([find_program('openssl'), 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-                    '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext',
-                    f'subjectAltName=DNS:localhost,IP:{HOST}', '-keyout', made.key, '-out', made.certificate],
+                    '-nodes', '-days', '2', '-subj', f'/CN={subject}', '-addext',
+                    f'subjectAltName={others}', '-keyout', made.key, '-out', made.certificate],
                    check=True, capture_output=True)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Coroutine, Sequence
+from functools import lru_cache, partial
 from typing import Any, Callable, TypeVar, Union
 
 from mqlite.loop.clock import VirtualClock
@@ -11,6 +12,7 @@ from mqlite.loop.connect import Listener, ListenSocket, connect
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.task import Waiter, sleep
+from mqlite.loop.tls import TlsContext, add_certificate, client_context, server_context
 from mqlite.message.identifier import Identifiers
 from mqlite.plugin.host import PluginHost
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, QueueStatus
@@ -20,6 +22,7 @@ from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.server import LAST_WORDS_SECONDS, ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits, Objection, Session
 from mqlite.smtp.shares import UNLIMITED, Shares
+from tests.support.peers import Certificate
 from tests.support.process import HOST
 
 T = TypeVar('T')
@@ -101,12 +104,16 @@ class MemoryStore:
 
 
 class Bench:
-    """A server on a free port, its reactor with the virtual clock, and its store; errors of tasks are raised."""
+    """A server on a free port, its reactor with the virtual clock, and its store; errors of tasks are raised.
+
+    With a `certificate` it offers STARTTLS, and listens for TLS on another port too; `over_tls`: clients go there.
+    """
 
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = UNLIMITED,
                  relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
                  may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
-                 is_local: Callable[[str], bool] | None = None, **limits: Any) -> None:
+                 is_local: Callable[[str], bool] | None = None, certificate: Certificate | None = None,
+                 over_tls: bool = False, **limits: Any) -> None:
         """`relay`: everybody may, or nobody, unless `may_relay` says who. What the operator is told is in `notes`."""
         self.clock = VirtualClock()
         self.errors: list[BaseException] = []
@@ -121,9 +128,14 @@ class Bench:
                               may_relay or (lambda address: relay), is_proxy, self.notes.append, is_local)
         refused = RefusedMail(self.reactor, self.store, 'refused', NAME, self.notes.append)
         self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
-                                 host.ask_for if host else None, refused.keep)
+                                 host.ask_for if host else None, refused.keep,
+                                 partial(server_context_of, certificate) if certificate else None)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
-        self.listener.start()
+        self.secure_listener = Listener(self.reactor, ListenSocket(HOST, 0), partial(self.server.accept, tls=True),
+                                        self._trouble)
+        self.over_tls = over_tls
+        for listener in (self.listener, self.secure_listener):
+            listener.start()
         self.clients: list[Stream] = []
 
     def __enter__(self) -> Bench:
@@ -141,11 +153,17 @@ class Bench:
 
     async def client(self, greeted: bool = True) -> Stream:
         """A connection to the server, its greeting read and checked."""
-        stream = await connect(self.reactor, HOST, self.listener.port)
+        stream = await connect(self.reactor, HOST, (self.secure_listener if self.over_tls else self.listener).port)
         self.clients.append(stream)
+        if self.over_tls:
+            await self.start_tls(stream)
         if greeted:
             assert await self.read(stream, len(GREETING)) == GREETING
         return stream
+
+    async def start_tls(self, stream: Stream) -> None:
+        """The client's side of the handshake."""
+        await stream.start_tls(any_client_context(), server_side=False)
 
     async def read(self, stream: Stream, count: int) -> bytes:
         """That many bytes, or what came before the server closed."""
@@ -197,12 +215,23 @@ class Bench:
         for stream in self.clients:
             stream.close()
         self.listener.close()
+        self.secure_listener.close()
         self.reactor.run(self.server.stop(0.0))
         self.reactor.run(self.quiet(LAST_WORDS_SECONDS + 1))
         self.reactor.close()
 
     def _trouble(self, text: str) -> None:
         raise AssertionError(text)
+
+
+any_client_context = lru_cache(client_context)  # reading the system's authorities takes its time
+
+
+@lru_cache
+def server_context_of(certificate: Certificate) -> TlsContext:
+    context = server_context()
+    add_certificate(context, str(certificate.certificate), str(certificate.key))
+    return context
 
 
 def without_received(mime: str) -> bytes:
