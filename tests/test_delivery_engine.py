@@ -501,9 +501,9 @@ def test_so_many_addresses_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPat
     tried: list[str] = []
     open_at = bench.dialler._open_at
 
-    async def note(route: Any, host: str, address: str) -> Any:
+    async def note(place: Any, domain: str, host: str, address: str) -> Any:
         tried.append(address)
-        return await open_at(route, host, address)
+        return await open_at(place, domain, host, address)
 
     monkeypatch.setattr(bench.dialler, '_open_at', note)
     bench.publish(recipient='r@many.example')
@@ -518,6 +518,73 @@ def test_smarthosts(make: Make) -> None:
     bench.run()
     assert bench.exchanger.recipients == ['r@nowhere.example']
     assert bench.final('failure')['results'][0]['state'] == 'dns'
+
+
+# servers that cannot be reached
+
+
+def test_a_server_that_is_down_is_not_tried_for_every_message(bench: Bench) -> None:
+    """The attempt for the first counts for those that come a moment later, and all are tried again in their time."""
+    bench.exchanger.refuse_connections()
+    for number in range(30):
+        bench.publish(recipient=f'r{number}@one.example')
+        bench.run(0.01)
+    retried = bench.take('retry')
+    assert len(retried) == 30 and bench.counts() == {'outbox': 30}
+    descriptions = [document['results'][0]['description'] for document in retried]
+    assert sum('the last attempt' in text for text in descriptions) > 25 and bench.exchanger.clients == []
+    assert {document['results'][0]['state'] for document in retried} == {'connect'}
+    revived = Exchanger(bench.reactor, port=bench.exchanger.port)
+    bench.run(601)
+    assert len(revived.messages) == 30 and bench.counts() == {'results': 30, 'success': 30}
+    revived.close()
+
+
+def test_an_attempt_for_others_is_nobodys_last(bench: Bench) -> None:
+    bench.exchanger.script['CONNECT'] = b'421 busy'
+    bench.publish()
+    bench.run()
+    bench.publish(maxattempts=1)
+    bench.run()
+    assert bench.counts() == {'outbox': 2, 'retry': 1}
+    del bench.exchanger.script['CONNECT']
+    bench.run(20)
+    assert bench.last('result') == ('accepted',)
+
+
+def test_a_server_that_turns_us_away_for_good_does_not_do_so_for_messages_to_come(bench: Bench) -> None:
+    bench.exchanger.script['CONNECT'] = [b'554 go away']
+    bench.publish()
+    bench.run()
+    bench.publish()
+    bench.run()
+    assert bench.counts() == {'results': 1, 'failure': 1, 'outbox': 1}
+    bench.run(20)
+    assert bench.counts() == {'results': 2, 'failure': 1, 'success': 1}
+
+
+def test_the_neighbour_of_a_server_that_is_down_does_not_wait_for_it(bench: Bench) -> None:
+    """The first connection has found out; the others do not try it again and again."""
+    second = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port)
+    second.script['.'] = b'250 kept' + DROP
+    bench.exchanger.refuse_connections()
+    tried: list[str] = []
+    open_at = bench.dialler._open_at
+
+    async def note(place: Any, domain: str, host: str, address: str) -> Any:
+        tried.append(address)
+        return await open_at(place, domain, host, address)
+
+    bench.dialler._open_at = note  # type: ignore[method-assign]
+    for number in range(10):
+        bench.publish(recipient=f'r{number}@two.example')
+        bench.run()
+    assert tried == [HOST, *[SECOND] * 10] and bench.counts() == {'results': 10, 'success': 10}
+    bench.run(60)
+    bench.publish(recipient='r@two.example')
+    bench.run()
+    assert tried[-2:] == [HOST, SECOND]
+    second.close()
 
 
 # from which address

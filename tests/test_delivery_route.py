@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from mqlite.delivery.route import Route, RouteConfig, choose, find_hosts
+from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig, choose, ranked, sources
 from mqlite.dns.message import MX
-from mqlite.loop.clock import VirtualClock
-from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document, DocumentError
 
 PLAIN = RouteConfig(None, None, ())
@@ -19,23 +17,23 @@ OWN = {'smarthost': {'hostname': 'own.example', 'port': 28}}
 
 
 @pytest.mark.parametrize(('fields', 'config', 'route'), [
-    ({},                                      PLAIN, Route('b.example', 25, False, None)),
-    ({'recipient': 'r@B.Example'},            PLAIN, Route('b.example', 25, False, None)),
-    ({'recipient': 'r@[192.0.2.1]'},          PLAIN, Route('[192.0.2.1]', 25, False, None)),
-    ({'recipient': '"a@b"@c.example'},        PLAIN, Route('c.example', 25, False, None)),
-    ({},                                      HOST,  Route('relay.example', 26, True, None)),
-    (OWN,                                     PLAIN, Route('own.example', 28, True, None)),
-    (OWN,                                     HOST,  Route('own.example', 28, True, None)),
-    ({'smarthost': {'hostname': 'own'}},      HOST,  Route('own', 25, True, None)),
-    ({},                                      SINK,  Route('sink.example', 27, True, None)),
-    (OWN,                                     SINK,  Route('sink.example', 27, True, None)),
-    ({'smarthost': None},                     HOST,  Route('relay.example', 26, True, None)),
+    ({},                                      PLAIN, Route('b.example', 25, False)),
+    ({'recipient': 'r@B.Example'},            PLAIN, Route('b.example', 25, False)),
+    ({'recipient': 'r@[192.0.2.1]'},          PLAIN, Route('[192.0.2.1]', 25, False)),
+    ({'recipient': '"a@b"@c.example'},        PLAIN, Route('c.example', 25, False)),
+    ({},                                      HOST,  Route('relay.example', 26, True)),
+    (OWN,                                     PLAIN, Route('own.example', 28, True)),
+    (OWN,                                     HOST,  Route('own.example', 28, True)),
+    ({'smarthost': {'hostname': 'own'}},      HOST,  Route('own', 25, True)),
+    ({},                                      SINK,  Route('sink.example', 27, True)),
+    (OWN,                                     SINK,  Route('sink.example', 27, True)),
+    ({'smarthost': None},                     HOST,  Route('relay.example', 26, True)),
 ])
 def test_the_destination(fields: dict[str, Any], config: RouteConfig, route: Route) -> None:
     assert choose(Document({'recipient': 'r@b.example', **fields}), config) == route
 
 
-@pytest.mark.parametrize(('ips', 'default', 'sources'), [
+@pytest.mark.parametrize(('ips', 'default', 'found'), [
     (None, (), None),
     (None, ('192.0.2.9',), ('192.0.2.9',)),
     (['192.0.2.1', '2001:DB8::1'], ('192.0.2.9',), ('192.0.2.1', '2001:db8::1')),
@@ -44,11 +42,12 @@ def test_the_destination(fields: dict[str, Any], config: RouteConfig, route: Rou
     (['localhost'], (), ()),
     (['fe80::1%\0'], (), ('fe80::1',)),
     ('192.0.2.1', ('192.0.2.9',), ('192.0.2.9',)),
+    (['192.0.2.1', '192.0.2.2', '192.0.2.1'], (), ('192.0.2.1', '192.0.2.2')),
 ])
-def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], sources: tuple[str, ...] | None) -> None:
+def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], found: tuple[str, ...] | None) -> None:
     """An array that names none of our addresses fails the delivery later; what is no array counts as left out."""
     document = Document({'recipient': 'r@b.example', 'ips': ips})
-    assert choose(document, RouteConfig(None, None, default)).sources == sources
+    assert sources(document, RouteConfig(None, None, default)) == found
 
 
 @pytest.mark.parametrize('fields', [
@@ -57,25 +56,23 @@ def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], sourc
     {'smarthost': {'hostname': 'x', 'port': 65536}}, {'smarthost': {'hostname': 'x', 'port': 'smtp'}},
 ])
 def test_what_has_the_wrong_form(fields: dict[str, Any]) -> None:
+    document = Document({'recipient': 'r@b.example', **fields})
     with pytest.raises(DocumentError):
-        choose(Document({'recipient': 'r@b.example', **fields}), PLAIN)
+        choose(document, PLAIN), sources(document, PLAIN)
 
 
-class Names:
-    async def mail_exchangers(self, domain: str) -> list[MX]:
-        return [MX(number, f'mx{number}.{domain}') for number in range(12)]
-
-
-@pytest.mark.parametrize(('route', 'hosts'), [
-    (Route('relay.example', 26, True, None), ['relay.example']),
-    (Route('b.example', 25, False, None), [f'mx{number}.b.example' for number in range(10)]),
+@pytest.mark.parametrize(('found', 'exchangers'), [
+    ([MX(10, 'a')],                                 (('a',),)),
+    ([MX(10, 'b'), MX(10, 'a'), MX(20, 'c')],       (('a', 'b'), ('c',))),
+    ([MX(5, 'c'), MX(1, 'a'), MX(1, 'b')],          (('a', 'b'), ('c',))),
+    ([MX(20, 'a'), MX(10, 'a'), MX(20, 'b')],       (('a',), ('b',))),
+    ([],                                            ()),
 ])
-def test_the_servers_to_try(route: Route, hosts: list[str]) -> None:
-    reactor = Reactor(VirtualClock())
-    assert reactor.run(find_hosts(route, Names())) == hosts  # type: ignore[arg-type]
-    reactor.close()
+def test_the_exchangers_of_a_domain(found: list[MX], exchangers: Exchangers) -> None:
+    """Domains at one provider give the same, in whatever order and with whatever numbers they name its servers."""
+    assert ranked(found) == ranked(reversed(found)) == exchangers
 
 
 def test_its_name() -> None:
-    assert str(Route('b.example', 25, False, None)) == 'b.example'
-    assert str(Route('relay.example', 26, True, None)) == 'relay.example port 26'
+    assert str(Place((('mx.example',),), 25, None)) == 'mx.example port 25'
+    assert str(Place((('a', 'b'), ('c',)), 26, '192.0.2.1')) == 'a and 2 more port 26 from 192.0.2.1'

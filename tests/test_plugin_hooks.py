@@ -13,7 +13,7 @@ from typing import Any, Callable
 import pytest
 
 from mqlite.delivery.attempt import Dialler, NoSession
-from mqlite.delivery.route import Route
+from mqlite.delivery.route import Place, Route
 from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.errors import ConfigError
 from mqlite.loop.clock import VirtualClock
@@ -133,6 +133,7 @@ class Bench:
 
     def __init__(self, folder: Path, sources: tuple[str, ...] = ()) -> None:
         LOG.lines.clear()
+        self.turn = 0  # which of several local addresses is next
         self.reactor = Reactor(VirtualClock())
         self.exchanger = Exchanger(self.reactor)
         self.nameserver = Nameserver(self.reactor, answer)
@@ -155,9 +156,14 @@ class Bench:
 
     def open(self, host: str, fixed: bool = False, sources: tuple[str, ...] | None = None) -> Result | None:
         """The result that there is without a session, or None."""
+        self.turn += 1
+        source = sources[self.turn % len(sources)] if sources else None
+        route = Route(host, self.exchanger.port, fixed)
+
         async def one() -> Result | None:
             try:
-                session = await self.dialler.open(Route(host, self.exchanger.port, fixed, sources))
+                place = Place(await self.dialler.exchangers(route), route.port, source)
+                session = await self.dialler.open(place, host)
             except NoSession as refusal:
                 return refusal.result
             await session.quit()

@@ -1,9 +1,18 @@
 """From the outbox to the world: what to try, where, when again, and what to tell.
 
-    engine     takes deliveries off the outbox, settles them with what they led to
-    route      which servers a message goes to
-    schedule   messages wait per destination; carriers take them over connections that are kept
-    attempt    opens a session to the first server that answers
-    verdict    what a reply or failure means
-    retry      whether and when to try again
+    engine        takes deliveries off the outbox, settles them with what they led to
+    job           one message on its way
+    route         which servers a message goes to
+    resolving     where messages wait until the servers of their domain are known
+    schedule      messages wait per destination; carriers take them there
+    destination   who waits for it, who goes there, and whether one more may
+    line          who is next: priorities, and tags in turn
+    capacity      how much a destination may be given
+    pace          how fast messages may go, and how fast they do
+    standing      what our experience with a destination allows
+    carrier       one connection to a destination
+    attempt       opens a session with the first server of a destination that answers
+    verdict       what a reply or failure means
+    retry         whether and when to try again
+    report        what an attempt leads to in the queues
 """

@@ -1,20 +1,22 @@
-"""Opening a session for a route.
+"""Opening a session with a destination.
 
-The servers of a route are tried in their order, each at each of its addresses, until one says hello; at most
-ADDRESSES_TRIED of them, since each may cost minutes. A server whose TLS is broken is tried once more in clear, since
-TLS is opportunistic here (RFC 7435): a message in clear is what would have been sent to a server without TLS.
+The exchangers are tried in the order of their preference, equal ones in random order (RFC 5321 section 5.1), each at
+each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes. Addresses
+that could not be reached lately come last: while a server is down, the connections to its neighbours do not wait for it.
 
-Local addresses, where some are asked for, take turns; one that cannot be used leaves its turn to the next.
+A server whose TLS is broken is tried once more in clear, since TLS is opportunistic here (RFC 7435): a message in clear
+is what would have been sent to a server without TLS.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import random
+from collections import deque
 from typing import Callable
 
 from mqlite.delivery import verdict
-from mqlite.delivery.route import Route, find_hosts
+from mqlite.delivery.route import Exchangers, Place, Route, ranked
 from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
 from mqlite.errors import MqliteError
 from mqlite.loop.connect import CannotBind, connect
@@ -29,14 +31,17 @@ from mqlite.smtp.reply import ClientFailure
 
 CONNECT_SECONDS = 30.0  # as Postfix; the kernel's own limit is over two minutes
 ADDRESSES_TRIED = 10  # per attempt; Postfix has 5 (smtp_mx_address_limit), and then looks no further either
+DOWN_SECONDS = 60.0  # for which an address that could not be reached comes last
+_MOST_DOWN = 10000  # addresses remembered as such
 
 
 class NoSession(MqliteError):
-    """No server of the route could be talked to; `result` says why."""
+    """No server of the place could be talked to; `result` says why. `local`: it is our own address that is no use."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result, local: bool = False) -> None:
         super().__init__(result.description)
         self.result = result
+        self.local = local
 
 
 class Dialler:
@@ -51,46 +56,73 @@ class Dialler:
         self._hostname = hostname
         self._tls = tls
         self._companion = companion
-        self._turn = 0  # which of several local addresses is next
+        self._down: dict[tuple[str, int], float] = {}  # address and port -> until when
 
-    async def open(self, route: Route) -> ClientSession:
-        """A session with the first server that answers. NoSession with the most hopeful result of all servers."""
-        best: Result | None = None
-        unknown: MqliteError | None = None
-        left = ADDRESSES_TRIED
+    async def exchangers(self, route: Route) -> Exchangers:
+        """The servers of a route. NoSession when it has none, or nobody knows."""
+        if route.fixed:
+            return ((route.host,),)
         try:
-            for host in await find_hosts(route, self._resolver):
-                try:
-                    addresses = await self._resolver.addresses(host)
-                except (DnsPermanent, DnsTemporary) as error:
-                    best = _more_hopeful(best, _unresolved(error))
-                    continue
-                for address in addresses[:left]:
-                    left -= 1
-                    try:
-                        return await self._open_at(route, host, address)
-                    except NoSession as refusal:
-                        best = _more_hopeful(best, refusal.result)
-                if not left:
-                    break
+            return ranked(await self._resolver.mail_exchangers(route.host))
         except (DnsPermanent, DnsTemporary) as error:
-            best, unknown = _unresolved(error), error
-        hooks = self._used_hooks()
-        if hooks is not None and left == ADDRESSES_TRIED:
-            hooks.unreached(route.host, unknown)
-        assert best is not None
-        raise NoSession(best)
+            hooks = self._used_hooks()
+            if hooks is not None:
+                hooks.unreached(route.host, error)
+            raise _unresolved(error) from error
 
-    async def _open_at(self, route: Route, host: str, address: str) -> ClientSession:
+    async def open(self, place: Place, domain: str) -> ClientSession:
+        """For mail to a domain, a session with the first server that answers. NoSession with the most hopeful result of all servers: one that
+        may answer later counts more than one that has refused; otherwise the last one tried."""
+        best: NoSession | None = None
+        tried = 0
+        targets = _in_order(place)
+        while targets and tried < ADDRESSES_TRIED:
+            host, address = targets.popleft()
+            try:
+                if address:
+                    tried += 1
+                    return await self._open_at(place, domain, host, address)
+                found = await self._addresses(place, host)
+            except NoSession as refusal:
+                if best is None or best.result.permanent or not refusal.result.permanent:
+                    best = refusal
+                continue
+            down = [address for address in found if self._is_down(address, place.port)]
+            targets.extendleft((host, address) for address in reversed(found) if address not in down)
+            targets.extend((host, address) for address in down)
+        assert best is not None
+        hooks = self._used_hooks()
+        if hooks is not None and not tried:
+            if best.local:
+                hooks.no_source(domain)
+            else:
+                hooks.unreached(domain, None)
+        raise best
+
+    async def _addresses(self, place: Place, host: str) -> list[str]:
+        """Those of a host that can be reached from the local address. NoSession when there is none."""
         try:
-            return await self._say_hello(route, host, address, self._tls)
+            addresses = await self._resolver.addresses(host)
+        except (DnsPermanent, DnsTemporary) as error:
+            raise _unresolved(error) from error
+        fitting = [address for address in addresses if place.source is None or _same_family(place.source, address)]
+        if not fitting:
+            raise NoSession(verdict.no_local_address(addresses[0]), local=True)
+        return fitting
+
+    def _is_down(self, address: str, port: int) -> bool:
+        return bool(self._down) and self._down.get((address, port), 0.0) > self._reactor.now()
+
+    async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
+        try:
+            return await self._say_hello(await self._connect(place, domain, host, address), host, self._tls)
         except NoSession as refusal:
             if refusal.result.state not in ('starttls', 'handshake'):
                 raise
-        return await self._say_hello(route, host, address, None)
+        return await self._say_hello(await self._connect(place, domain, host, address), host, None)
 
-    async def _say_hello(self, route: Route, host: str, address: str, tls: TlsContext | None) -> ClientSession:
-        session = ClientSession(await self._connect(route, host, address), self._hostname)
+    async def _say_hello(self, stream: Stream, host: str, tls: TlsContext | None) -> ClientSession:
+        session = ClientSession(stream, self._hostname)
         try:
             await session.start(tls, host)
         except ClientFailure as failure:
@@ -104,44 +136,34 @@ class Dialler:
             session.companion = self._companion(session.stream)
         return session
 
-    async def _connect(self, route: Route, host: str, address: str) -> Stream:
-        """From the first of the local addresses that can be used."""
-        unusable: Result | None = None
-        for source in self._sources(route, address):
-            try:
-                return await self._dial(route, address, source)
-            except CannotBind as error:
-                foreign = getattr(error.__cause__, 'errno', None) == errno.EADDRNOTAVAIL
-                unusable = _more_hopeful(unusable, verdict.cannot_bind(str(error), foreign))
-            except (OSError, Timeout) as error:
-                reason = (error.strerror if isinstance(error, OSError) else '') or str(error)
-                raise NoSession(verdict.not_connected(f'{host} ({address}) port {route.port}',
-                                                      isinstance(error, Timeout), reason)) from error
-        if unusable is None:
-            hooks = self._used_hooks()
-            if hooks is not None:
-                hooks.no_source(route.host)
-            unusable = verdict.no_local_address(address) if route.sources else verdict.cannot_bind(
-                'none of the addresses in "ips" is one of this host', True)
-        raise NoSession(unusable)
+    async def _connect(self, place: Place, domain: str, host: str, address: str) -> Stream:
+        try:
+            stream = await self._dial(place, domain, address)
+        except CannotBind as error:
+            foreign = getattr(error.__cause__, 'errno', None) == errno.EADDRNOTAVAIL
+            raise NoSession(verdict.cannot_bind(str(error), foreign), local=True) from error
+        except (OSError, Timeout) as error:
+            self._note_down(address, place.port)
+            reason = (error.strerror if isinstance(error, OSError) else '') or str(error)
+            raise NoSession(verdict.not_connected(f'{host} ({address}) port {place.port}', isinstance(error, Timeout),
+                                                  reason)) from error
+        if self._down:
+            self._down.pop((address, place.port), None)
+        return stream
 
-    async def _dial(self, route: Route, address: str, source: str | None) -> Stream:
+    async def _dial(self, place: Place, domain: str, address: str) -> Stream:
         hooks = self._used_hooks()
         if hooks is not None:
-            return await hooks.connect(route.host, address, route.port, source, CONNECT_SECONDS)
-        return await connect(self._reactor, address, route.port, source, CONNECT_SECONDS)
+            return await hooks.connect(domain, address, place.port, place.source, CONNECT_SECONDS)
+        return await connect(self._reactor, address, place.port, place.source, CONNECT_SECONDS)
 
     def _used_hooks(self) -> OutgoingHooks | None:
         return self.hooks if self.hooks is not None and self.hooks.used else None
 
-    def _sources(self, route: Route, address: str) -> Sequence[str | None]:
-        """The local addresses of the peer's family, in the order in which to try them. None: let the kernel choose."""
-        if route.sources is None:
-            return [None]
-        fitting = [source for source in route.sources if (':' in source) == (':' in address)]
-        self._turn += 1
-        first = self._turn % max(1, len(fitting))
-        return fitting[first:] + fitting[:first]
+    def _note_down(self, address: str, port: int) -> None:
+        if len(self._down) >= _MOST_DOWN:
+            self._down.clear()
+        self._down[address, port] = self._reactor.now() + DOWN_SECONDS
 
 
 def connected(session: ClientSession) -> Connected:
@@ -151,10 +173,15 @@ def connected(session: ClientSession) -> Connected:
                      stream.cipher)
 
 
-def _unresolved(error: MqliteError) -> Result:
-    return verdict.unresolved(isinstance(error, DnsPermanent), str(error))
+def _in_order(place: Place) -> deque[tuple[str, str]]:
+    """The hosts in the order in which to try them, each with '' in place of the address that is not known yet."""
+    return deque((host, '') for group in place.exchangers for host in random.sample(group, len(group)))
 
 
-def _more_hopeful(one: Result | None, other: Result) -> Result:
-    """A server that may answer later counts more than one that has refused; otherwise the last one tried."""
-    return one if one is not None and other.permanent and not one.permanent else other
+def _unresolved(error: MqliteError) -> NoSession:
+    return NoSession(verdict.unresolved(isinstance(error, DnsPermanent), str(error)))
+
+
+def _same_family(source: str, address: str) -> bool:
+    """Whether both are of one family."""
+    return (':' in source) == (':' in address)

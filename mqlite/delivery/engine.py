@@ -19,11 +19,13 @@ from dataclasses import dataclass, replace
 
 from mqlite.delivery import report, retry, verdict
 from mqlite.delivery.attempt import Dialler
-from mqlite.delivery.route import RouteConfig, choose
-from mqlite.delivery.schedule import Job, Scheduler
+from mqlite.delivery.job import Job
+from mqlite.delivery.route import RouteConfig, choose, sources
+from mqlite.delivery.schedule import Scheduler
 from mqlite.errors import PermanentError
 from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document, DocumentError, NoMime
+from mqlite.message.identifier import format_moment
 from mqlite.message.result import Result
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
 from mqlite.smtp.dsn import NOTHING, Request
@@ -57,7 +59,8 @@ class Engine:
         self._config = config
         self._hooks = dialler.hooks
         self._scheduler = Scheduler(reactor, dialler, config.share,
-                                    self._on_result if self._hooks is None else self._on_attempt, self._on_return)
+                                    self._on_result if self._hooks is None else self._on_attempt,
+                                    self._on_unreachable, self._on_return)
         self._consumer: Consumer | None = None
 
     def start(self) -> None:
@@ -73,7 +76,8 @@ class Engine:
         now, config = self._clock.time(), self._config
         try:
             document = _read(delivery)
-            job = Job(delivery, document, choose(document, config.route), config.mime_later, config.notices)
+            job = Job(delivery, document, choose(document, config.route), sources(document, config.route),
+                      config.mime_later, config.notices)
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
             result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
@@ -96,7 +100,16 @@ class Engine:
         self._hooks.count(job.route.host, result)
         self._on_result(job, result)
 
-    def _on_result(self, job: Job, result: Result) -> None:
+    def _on_unreachable(self, job: Job, result: Result, seconds: float) -> None:
+        """An attempt that was made a moment ago for others counts for this message too, or it would have to be made
+        for every single one; but not if that were its end."""
+        now = self._clock.time()
+        if result.permanent or retry.next_attempt(job.document, result, self._config.retry, now) is None:
+            self._put_back(job.delivery, now + seconds)
+        else:
+            self._on_result(job, verdict.left_alone(result, format_moment(now + seconds)), now + seconds)
+
+    def _on_result(self, job: Job, result: Result, not_before: float = 0.0) -> None:
         now, config = self._clock.time(), self._config
         result = _marked(result, job.delivery)
         try:
@@ -104,8 +117,8 @@ class Engine:
             if due is None:
                 messages = report.final(job.delivery.body, job.document, result, now, config.queues)
             else:
-                messages = report.again(job.delivery.body, job.document, result, now, due, config.outbox,
-                                        config.queues)
+                messages = report.again(job.delivery.body, job.document, result, now, max(due, not_before),
+                                        config.outbox, config.queues)
         except Exception as error:
             if result.result == 'accepted':
                 self._settle(job.delivery, report.bare(job.delivery.body, result, now, config.queues), result)

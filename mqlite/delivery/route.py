@@ -5,34 +5,47 @@
     smarthost set                  that server
     otherwise                      the recipient domain's mail exchangers, or the literal's address
 
-A Route names the destination: messages of one route wait together and share connections. Finding the servers' numeric
-addresses is asked of the resolver when a connection is opened, not before.
+A Route is what a message asks for; a Place is what that turns out to be, once the exchangers of the domain are known:
+messages of one Place wait together and share connections. Finding the servers' numeric addresses is asked of the
+resolver when a connection is opened, not before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
-from mqlite.dns.resolver import Resolver
+from mqlite.dns.message import MX
 from mqlite.message.document import Document
 
 SMTP_PORT = 25
-_EXCHANGERS = 10  # tried per attempt; more is a zone that wastes our time
+
+Exchangers = tuple[tuple[str, ...], ...]  # the best ones first; those of one preference together, by name
 
 
-@dataclass(frozen=True)
-class Route:
-    """A destination. `fixed`: `host` is the server; otherwise it is a domain whose exchangers are asked for."""
+class Route(NamedTuple):
+    """What a message asks for. `fixed`: `host` is the server; otherwise it is a domain whose exchangers are asked for.
+    """
 
     host: str
     port: int
     fixed: bool
-    sources: tuple[str, ...] | None  # local addresses to send from; None: the kernel chooses
+
+
+class Place(NamedTuple):
+    """A destination."""
+
+    exchangers: Exchangers
+    port: int
+    source: str | None  # local address to send from; None: the kernel chooses
 
     def __str__(self) -> str:
-        return f'{self.host} port {self.port}' if self.fixed else self.host
+        names = [host for group in self.exchangers for host in group]
+        more = f' and {len(names) - 1} more' if len(names) > 1 else ''
+        return f'{names[0]}{more} port {self.port}' + (f' from {self.source}' if self.source else '')
 
 
 @dataclass(frozen=True)
@@ -46,29 +59,34 @@ class RouteConfig:
 
 def choose(document: Document, config: RouteConfig) -> Route:
     """The route of a document. DocumentError when what it asks for has the wrong form."""
-    ips = document.ips
-    sources = (config.sources or None) if ips is None else _numeric(ips)
     own = document.smarthost
     if config.sink is not None:
-        return Route(config.sink[0], config.sink[1], True, sources)
+        return Route(config.sink[0], config.sink[1], True)
     if own is not None:
-        return Route(own.hostname, own.port, True, sources)
+        return Route(own.hostname, own.port, True)
     if config.smarthost is not None:
-        return Route(config.smarthost[0], config.smarthost[1], True, sources)
-    return Route(document.domain, SMTP_PORT, False, sources)
+        return Route(config.smarthost[0], config.smarthost[1], True)
+    return Route(document.domain, SMTP_PORT, False)
 
 
-def _numeric(ips: list[str]) -> tuple[str, ...]:
-    """Without what is no address: no local address can be called that, and binding to a name would look it up."""
+def sources(document: Document, config: RouteConfig) -> tuple[str, ...] | None:
+    """The local addresses that a document may be sent from; None: the kernel chooses. DocumentError."""
+    ips = document.ips
+    if ips is None:
+        return config.sources or None
     found = []
     for text in ips:
-        with suppress(ValueError):
+        with suppress(ValueError):  # what is no address is passed over: no local address can be called that
             found.append(str(ip_address(text.partition('%')[0])))  # a zone can be any text, and a NUL in it
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
-async def find_hosts(route: Route, resolver: Resolver) -> list[str]:
-    """The servers of a route, in the order in which to try them. DnsPermanent or DnsTemporary when there is none."""
-    if route.fixed:
-        return [route.host]
-    return [exchanger.host for exchanger in await resolver.mail_exchangers(route.host)][:_EXCHANGERS]
+def ranked(found: Iterable[MX]) -> Exchangers:
+    """The exchangers of a domain, whatever numbers it gives them: 1 and 5 are the same as 10 and 20."""
+    best: dict[str, int] = {}
+    for mx in found:
+        best[mx.host] = min(mx.preference, best.get(mx.host, mx.preference))
+    groups: dict[int, list[str]] = {}
+    for host, preference in best.items():
+        groups.setdefault(preference, []).append(host)
+    return tuple(tuple(sorted(hosts)) for _, hosts in sorted(groups.items()))

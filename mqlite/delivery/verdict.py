@@ -9,6 +9,8 @@ Limits: what a server said is kept up to TEXT_LIMIT characters, since every atte
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mqlite.message.result import Connected, Result
 from mqlite.smtp.reply import ClientFailure, Reply
 
@@ -41,9 +43,19 @@ def not_connected(server: str, timed_out: bool, reason: str) -> Result:
     return Result('connect', 'timeout' if timed_out else 'error', description=f'{server}: {reason}')
 
 
+def left_alone(result: Result, until: str) -> Result:
+    """The destination could not be reached a moment ago, and is not tried again before that moment."""
+    return replace(result, description=f'{result.description} (the last attempt; the next one is after {until})')
+
+
 def cannot_bind(reason: str, permanent: bool) -> Result:
     """No local address that was asked for can be used: it is not one of ours, or has no free port now."""
     return Result('bind', 'error', permanent, description=reason)
+
+
+def no_usable_address() -> Result:
+    """The message names addresses to send from, and none of them is one."""
+    return cannot_bind('none of the addresses in "ips" is one of this host', permanent=True)
 
 
 def no_local_address(target: str) -> Result:

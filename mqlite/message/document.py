@@ -211,6 +211,12 @@ class Document:
         raise DocumentError('"ips" must be an array of addresses')
 
     @property
+    def first_tag(self) -> str:
+        """'' when it has none, or something else in its place."""
+        tags = self.fields.get('tags')
+        return tags[0] if isinstance(tags, list) and tags and isinstance(tags[0], str) else ''
+
+    @property
     def priority(self) -> int:
         value = self.fields.get('priority')
         return 0 if value is None else min(_number(value, 'priority'), 255)

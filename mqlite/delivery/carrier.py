@@ -1,0 +1,116 @@
+"""One connection to a destination, and the job that it has in hand.
+
+A carrier is one connection: when the connection is over, so is the carrier. It has no say in which job is next
+(`schedule.py` hands them out); here is only what it takes to send one and to wait for one.
+"""
+
+from __future__ import annotations
+
+from mqlite.delivery import verdict
+from mqlite.delivery.attempt import Dialler, connected
+from mqlite.delivery.destination import Destination
+from mqlite.delivery.job import Job
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.task import Task, Waiter
+from mqlite.message.document import NoMime
+from mqlite.message.result import Result
+from mqlite.smtp.client import ClientSession
+from mqlite.smtp.reply import ClientFailure
+
+IDLE_SECONDS = 5.0  # a connection without work is kept for so long
+
+
+class Carrier:
+    """See above."""
+
+    def __init__(self, reactor: Reactor, destination: Destination) -> None:
+        self.destination = destination
+        self.job: Job | None = None
+        self.task: Task[None] | None = None
+        self.connecting = True
+        self._reactor = reactor
+        self._session: ClientSession | None = None
+        self._waiter: Waiter[None] | None = None  # while it is idle
+
+    @property
+    def ready(self) -> bool:
+        """Another job may follow: as far as we can see now, the server waits for one, and may be given one more."""
+        session = self._session
+        if session is None or not session.ready:
+            return False
+        most = self.destination.capacity.connection_messages
+        return not most or session.messages < most
+
+    async def connect(self, dialler: Dialler) -> None:
+        """NoSession."""
+        self._session = await dialler.open(self.destination.place, self.destination.domain)
+        self.connecting = False
+
+    async def wait_job(self) -> bool:
+        """Be idle, for a while; whether a job was given."""
+        waiter = self._waiter = Waiter[None](self._reactor)
+        timer = self._reactor.call_later(IDLE_SECONDS, self.dismiss)
+        self.destination.idle.append(self)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+            self.dismiss()
+        return self.job is not None
+
+    def give(self, job: Job) -> None:
+        """To an idle carrier."""
+        self.job = job
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """An idle carrier has a job now, or is to leave. One that is not idle goes on."""
+        if self in self.destination.idle:
+            self.destination.idle.remove(self)
+        if self._waiter is not None and not self._waiter.done:
+            self._waiter.set()
+
+    def cancel(self) -> None:
+        """Leave at once, whatever is going on."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def give_back(self) -> Job:
+        """The job in hand, which is then no more in hand."""
+        job, self.job = self.job, None
+        assert job is not None
+        return job
+
+    async def attempt(self) -> Result | None:
+        """Send the job; None when it was not attempted, because a reused connection was gone."""
+        session, job = self._session, self.job
+        assert session is not None and job is not None
+        reused = session.messages > 0
+        companion = session.companion
+        if companion is not None:
+            companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient)
+        try:
+            reply = await session.send(job.envelope, job.mime)
+        except ClientFailure as failure:
+            if reused and failure.state == 'mailfrom' and not session.usable:
+                return None
+            return verdict.failed(failure, connected(session))
+        except NoMime as error:
+            return verdict.no_data(str(error))
+        finally:
+            if companion is not None:
+                companion.finish()
+        return verdict.delivered(reply, 'DSN' in session.extensions, connected(session))
+
+    async def quit(self) -> None:
+        """Say goodbye, if there is a connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.quit()
+
+    def hang_up(self) -> None:
+        """End the connection without a word, if there is one: we were told to stop in the middle of something."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.hang_up()

@@ -1,0 +1,95 @@
+"""One destination: who waits for it, who goes there, and whether one more may. Pure: the time is an argument.
+
+A destination is a set of mail exchangers, a port and a local address, not a domain: a thousand domains at one provider
+have one line, and share the limits that this provider sets (see route.Place). It is remembered for a while after its
+last message, with all that we know of it.
+
+What holds up the next message, in the order in which it is looked at:
+
+    nobody waits | the back-off (it cannot be reached) | the pace | every connection is busy, and one more is not
+    allowed: the capacity, the window (standing.py), the attempts to connect per minute
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mqlite.delivery.capacity import DEFAULT, Capacity
+from mqlite.delivery.line import Line
+from mqlite.delivery.pace import Flow, Pace
+from mqlite.delivery.route import Place
+from mqlite.delivery.standing import Backoff, Window
+
+if TYPE_CHECKING:
+    from mqlite.delivery.attempt import NoSession
+    from mqlite.delivery.carrier import Carrier
+
+UNPROVEN = 2  # connections that are being opened while there is none: enough to learn whether somebody is there
+NO_LIMIT = 1 << 30
+
+
+class Destination:
+    """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
+
+    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'pace', 'place',
+                 'trouble', 'used', 'window')
+
+    def __init__(self, place: Place, now: float) -> None:
+        self.place = place
+        self.line = Line()
+        self.idle: list[Carrier] = []  # with a connection and no job; the last one is the freshest
+        self.carriers = 0
+        self.connecting = 0  # carriers that have no connection yet
+        self.capacity = DEFAULT
+        self.pace = Pace()  # of messages
+        self.connects = Pace()
+        self.flow = Flow(now)
+        self.window = Window()
+        self.backoff = Backoff()
+        self.trouble: NoSession | None = None  # why it could not be reached the last time
+        self.used = now  # when something happened here
+        self.domain = ''  # of the last job that lined up
+
+    @property
+    def sessions(self) -> int:
+        """Connections that are open."""
+        return self.carriers - self.connecting
+
+    @property
+    def most(self) -> int:
+        """Connections that the capacity allows."""
+        return self.capacity.connections or NO_LIMIT
+
+    def load(self, now: float) -> float:
+        """How long a job would wait here, compared with other destinations."""
+        return math.inf if self.backoff.left(now) else len(self.line) + self.carriers - len(self.idle)
+
+    def limit(self, capacity: Capacity, now: float) -> None:
+        """The capacity, from now on."""
+        self.capacity = capacity
+        self.pace.limit(capacity.messages, now)
+        self.connects.limit(capacity.connects, now)
+
+    def begin(self, now: float) -> None:
+        """The first one in an empty line."""
+        self.pace.begin(now)
+        self.connects.begin(now)
+        self.flow.begin(now)
+
+    def may_connect(self, now: float) -> bool:
+        """Whether one more carrier is of use and allowed, as far as this destination is concerned."""
+        if self.pace.rate and self.connecting:
+            return False  # it will do, or the next one comes when it is needed
+        allowed = min(self.most, self.window.size, NO_LIMIT if self.sessions else UNPROVEN)
+        return (self.connecting < len(self.line) and self.carriers < allowed and not self.idle
+                and not self.connects.wait(now) and not self.backoff.left(now))
+
+    def look_again(self, now: float) -> float:
+        """Seconds after which a message may go that may not go now; 0 when time changes nothing."""
+        if not self.line:
+            return 0.0
+        wait = self.pace.wait(now)
+        if not self.idle and not self.connecting and self.carriers < self.most:
+            wait = max(wait, self.connects.wait(now), 0.0 if self.sessions else self.backoff.left(now))
+        return wait

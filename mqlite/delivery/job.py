@@ -1,0 +1,52 @@
+"""One message on its way, from the outbox to its result. Pure."""
+
+from __future__ import annotations
+
+from mqlite.delivery.route import Route
+from mqlite.message.document import Document
+from mqlite.message.result import Result
+from mqlite.queues.contract import Delivery
+from mqlite.smtp.dsn import NOTHING, Request
+from mqlite.smtp.envelope import Envelope
+
+
+class Job:
+    """A delivery with what an attempt needs. The MIME is taken out of the document: it is held once.
+
+    `sources`: local addresses that it may be sent from and that were not found unusable yet; None: any. `refusal`: what
+    was wrong with those that were.
+    """
+
+    __slots__ = ('delivery', 'document', 'envelope', 'mime', 'refusal', 'route', 'sources', 'tag')
+
+    def __init__(self, delivery: Delivery, document: Document, route: Route, sources: tuple[str, ...] | None = None,
+                 mime_later: bool = False, notices: Request = NOTHING) -> None:
+        """DocumentError when the document cannot be sent as it is. `mime_later`: it may do without a MIME for now.
+        `notices`: the settings for what its property `dsn` does not say.
+        """
+        self.delivery = delivery
+        self.document = document
+        self.route = route
+        self.sources = sources
+        self.refusal: Result | None = None
+        self.envelope = Envelope(document.envelope, document.recipient, document.notices(notices))
+        self.tag = document.first_tag
+        self.mime = None if mime_later and not document.fields.get('mime') else document.take_mime()
+
+    def pass_on(self, source: str | None, result: Result) -> bool:
+        """The local address cannot be used; False when there were no others to choose from. See `sources`."""
+        if self.sources is None:
+            return False
+        self.sources = tuple(other for other in self.sources if other != source)
+        if self.refusal is None or self.refusal.permanent or not result.permanent:
+            self.refusal = result
+        return True
+
+    @property
+    def priority(self) -> int:
+        return self.delivery.priority
+
+    @property
+    def size(self) -> int:
+        """Bytes of the document."""
+        return len(self.delivery.body)
