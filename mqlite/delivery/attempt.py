@@ -2,7 +2,7 @@
 
 The exchangers are tried in the order of their preference, equal ones in random order (RFC 5321 section 5.1), each at
 each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes. Addresses
-that could not be reached lately come last: while a server is down, the connections to its neighbours do not wait for it.
+that could not be reached lately come last: while a server is down, connections to its neighbours do not wait for it.
 
 A server whose TLS is broken is tried once more in clear, since TLS is opportunistic here (RFC 7435): a message in clear
 is what would have been sent to a server without TLS.
@@ -71,8 +71,8 @@ class Dialler:
             raise _unresolved(error) from error
 
     async def open(self, place: Place, domain: str) -> ClientSession:
-        """For mail to a domain, a session with the first server that answers. NoSession with the most hopeful result of all servers: one that
-        may answer later counts more than one that has refused; otherwise the last one tried."""
+        """For mail to a domain: a session with the first server that answers. NoSession with the most hopeful result of
+        all servers: one that may answer later counts more than one that has refused; otherwise the last one tried."""
         best: NoSession | None = None
         tried = 0
         targets = _in_order(place)

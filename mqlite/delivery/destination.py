@@ -32,8 +32,8 @@ NO_LIMIT = 1 << 30
 class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
-    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'pace', 'place',
-                 'trouble', 'used', 'window')
+    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'pace',
+                 'place', 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float) -> None:
         self.place = place

@@ -65,7 +65,8 @@ class Line:
 
     def keep(self, wanted: Callable[[int, Job], bool]) -> list[Job]:
         """Take off all but the wanted ones, asked as (place in the line, job); those, in the order of the line."""
-        removed, kept = [], []
+        removed: list[Job] = []
+        kept: list[Job] = []
         for number in range(self._count):
             job = self.next()
             (kept if wanted(number, job) else removed).append(job)
