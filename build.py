@@ -74,8 +74,10 @@ PROGRAMS = (
     ('swaks',                   'swaks',           'test',  'an SMTP client'),
     ('freeradius',              'freeradius',      'peers', 'logins by RADIUS'),
     ('mkpasswd',                'whois',           'peers', 'hashes of passwords'),
+    ('named',                   'bind9',           'peers', 'a name server'),
     ('opendkim',                'opendkim',        'peers', 'a second opinion on our signatures'),
     ('slapd',                   'slapd',           'peers', 'logins by LDAP'),
+    ('unbound',                 'unbound',         'peers', 'a name server'),
 )
 
 # Run in this order before pytest, whose closing line is to be the last one printed.
