@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 from typing import Callable
 
+from mqlite.database.locals import LocalAddresses
+from mqlite.database.open import open_file
 from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.loop.reactor import Reactor
 from mqlite.message.identifier import Identifiers
@@ -32,4 +35,14 @@ def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: 
     identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
     return Receiver(reactor.clock, store, identifiers, ReceiverConfig(
         hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract'),
-        settings.text('rabbitmq-local')))
+        settings.text('rabbitmq-local'), settings.text('rabbitmq-reports')))
+
+
+def load_locals(settings: Settings) -> LocalAddresses:
+    """The local addresses as they are now, for a command that ends soon; none where no queue is for their mail."""
+    wanted = settings.text('rabbitmq-local') or settings.text('rabbitmq-reports')
+    file = open_file(settings) if wanted else None
+    if file is None:
+        return LocalAddresses(())
+    with contextlib.closing(file):
+        return LocalAddresses(file.read().rows['locals'])

@@ -6,7 +6,7 @@ same for both: our Received line, x-mq-* headers taken out, an identifier per re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import format_datetime
@@ -17,6 +17,7 @@ from mqlite.loop.clock import Clock
 from mqlite.message.document import Document, Received, encode_each
 from mqlite.message.headers import Trace, extract, received_header
 from mqlite.message.identifier import Identifiers, format_moment
+from mqlite.message.reports import report_kind
 from mqlite.queues.contract import Message, QueueError, Store
 from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import format_reply, reply
@@ -34,6 +35,7 @@ class ReceiverConfig:
     inbox: str  # the queue; '' discards
     extract_headers: bool
     local: str = ''  # the queue for local addresses; '' for the inbox
+    reports: str = ''  # the queue for reports to local addresses; '' when they are like other mail to them
 
 
 class Receiver:
@@ -97,13 +99,21 @@ class Receiver:
 
         PermanentError: a property has the wrong form, or the message is too large for the store.
         """
-        config = self._config
-        queued = [(message, queue) for message in messages
-                  if (queue := message.local and config.local or config.inbox)]
+        queued = [(message, queue) for message, queue in zip(messages, self._queues(messages)) if queue]
         if queued:
             bodies = encode_each(message for message, _ in queued)
             await self._store.publish([_to_publish(queue, body, message.fields)
                                        for (message, queue), body in zip(queued, bodies)])
+
+    def _queues(self, messages: Sequence[Received]) -> Iterator[str]:
+        """The queue of each; a MIME that follows itself, as with several recipients, is looked at once."""
+        config = self._config
+        seen, kind = None, ''
+        for message in messages:
+            if message.local and config.reports and message.mime is not seen:
+                seen, kind = message.mime, report_kind(message.mime)
+            special = message.local and (kind and config.reports or config.local)
+            yield special or config.inbox
 
     def _look_at_clock(self) -> None:
         now = self._clock.time()

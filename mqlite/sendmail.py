@@ -15,7 +15,7 @@ from mqlite.host import host_name, user_name
 from mqlite.log import escape
 from mqlite.loop.reactor import Reactor
 from mqlite.message.headers import Trace, recipients_of, without_bcc
-from mqlite.parts import make_receiver, make_store
+from mqlite.parts import load_locals, make_receiver, make_store
 from mqlite.settings import Settings
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address
@@ -81,15 +81,15 @@ def _check(sender: str, recipients: Sequence[str]) -> None:
 
 def _keep(settings: Settings, hostname: str, sender: str, recipients: Sequence[str], data: bytes,
           origin: dict[str, Any]) -> None:
-    reactor = Reactor()
+    local, reactor = load_locals(settings), Reactor()
 
     async def keep() -> None:
         store = make_store(reactor, settings, lambda text: print(f'mqlite: {text}', file=sys.stderr))
         await store.open()
         try:
             receiver = make_receiver(reactor, settings, store, hostname)
-            await receiver.keep(receiver.prepare(sender, [Address(recipient) for recipient in recipients], data,
-                                                 Trace('', '', 'local'), origin, trusted=True))
+            addresses = [Address(recipient, recipient in local) for recipient in recipients]
+            await receiver.keep(receiver.prepare(sender, addresses, data, Trace('', '', 'local'), origin, trusted=True))
         finally:
             await store.close()
 

@@ -103,7 +103,7 @@ _QUEUES: _Rows = (
     ("rabbitmq-failure",      QUEUE,      HONOURED, "",        "results of messages that were given up"),
     ("rabbitmq-retry",        QUEUE,      HONOURED, "",        "attempts that failed and will be made again"),
     ("rabbitmq-local",        QUEUE,      HONOURED, "",        "messages received for a local address"),
-    ("rabbitmq-reports",      QUEUE,      NOT_YET,  "",        "delivery reports received for a local address"),
+    ("rabbitmq-reports",      QUEUE,      HONOURED, "",        "reports (DSN, DMARC...) received for a local address"),
     ("rabbitmq-refused",      QUEUE,      HONOURED, "",        "messages that were received and then refused"),
     ("rabbitmq-dsn",          QUEUE,      NOT_YET,  "",        "status notifications (DSN) that we make; empty: none"),
 )

@@ -196,6 +196,36 @@ def test_without_an_inbox_it_is_discarded(bench: Bench) -> None:
     assert answer.endswith(b'250 id00-1 for b@example.org\r\n') and bench.store.queues == {}
 
 
+DSN = (b'Content-Type: multipart/report; boundary=x\r\n\r\n'
+       b'--x\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n--x--\r\n')
+LETTER = b'Subject: x\r\n\r\nhello\r\n'
+
+
+@pytest.mark.parametrize(('inbox', 'local', 'reports', 'data', 'of_local', 'of_other'), [
+    ('inbox', 'local', 'reports', LETTER, 'local',   'inbox'),
+    ('inbox', 'local', 'reports', DSN,    'reports', 'inbox'),
+    ('inbox', 'local', '',        DSN,    'local',   'inbox'),
+    ('inbox', '',      'reports', DSN,    'reports', 'inbox'),
+    ('inbox', '',      'reports', LETTER, 'inbox',   'inbox'),
+    ('inbox', '',      '',        DSN,    'inbox',   'inbox'),
+    ('',      'local', 'reports', DSN,    'reports', ''),
+    ('',      'local', 'reports', LETTER, 'local',   ''),
+    ('',      '',      'reports', LETTER, '',        ''),
+    ('',      '',      '',        LETTER, '',        ''),
+])
+def test_which_queue(bench: Bench, inbox: str, local: str, reports: str, data: bytes, of_local: str, of_other: str,
+                     ) -> None:
+    receiver = Receiver(bench.clock, bench.store, Identifiers('id', 0, 0),
+                        ReceiverConfig(NAME, inbox, True, local, reports))
+    to_all = session('other@example.org', 'a@local.example', 'b@local.example', 'last@example.org')
+    for recipient in to_all.recipients or []:
+        recipient.local = recipient.email.endswith('local.example')
+    assert answer_of(bench.run(receiver.receive(to_all, data)))[:3] == b'250'
+    found = {document['recipient']: queue for queue in bench.store.queues for document in bench.documents(queue)}
+    assert [found.get(recipient.email, '') for recipient in to_all.recipients or []] == [
+        of_other, of_local, of_local, of_other]
+
+
 def test_a_program_on_this_host(bench: Bench) -> None:
     """The sendmail command has no session; its Received line names no client."""
     origin = {'cli': {'command': 'mqlite', 'arguments': [], 'user': 'u'}}

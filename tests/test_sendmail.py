@@ -141,3 +141,19 @@ def test_a_running_daemon_delivers_it(start_daemon: Callable[..., Daemon], sink:
     [arrived] = sink.wait_for(1)
     assert arrived.mail.startswith(b'MAIL FROM:<b@example.org>') and arrived.recipients == [b'RCPT TO:<a@example.com>']
     assert arrived.message.endswith(b'\r\nSubject: x\r\n\r\n.y\r\n')
+
+
+def test_local_recipients_have_their_queue_here_too(submit: Run, run_main: Run, documents: Documents) -> None:
+    database, queue = '--database-address=sqlite://config.db', '--rabbitmq-local=local'
+    assert run_main('local', 'add', '*@local.example', database).status == OK
+    assert submit('you@local.example', 'you@example.org', database, queue, input=b'x: y\n').status == OK
+    assert submit('me@local.example', database, input=b'x: y\n').status == OK          # no queue of its own: the inbox
+    assert [document['recipient'] for document in documents()] == ['you@example.org', 'me@local.example']
+    got = run_main('queue', 'get', 'local', '--queue-address=sqlite://queue.db').output
+    assert json.loads(got)['recipient'] == 'you@local.example'
+
+
+def test_a_database_that_cannot_be_read_is_said(submit: Run, tmp_path: Path) -> None:
+    (tmp_path / 'config.db').write_bytes(b'this is no database' * 100)
+    done = submit('you@example.org', '--database-address=sqlite://config.db', '--rabbitmq-local=local', input=b'x: y\n')
+    assert done.status == CONFIG and 'the database config.db cannot be used' in done.errors
