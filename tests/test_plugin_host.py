@@ -5,8 +5,6 @@ A virtual clock moves the timers that plugins start. Each C source is a plugin w
 
 from __future__ import annotations
 
-import ctypes
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -98,48 +96,6 @@ def step(name: str) -> str:
             'data': ', const char *a, size_t n'}.get(name, '')
     unused = {'message': '(void)m;', 'mailfrom': '(void)a;', 'rcptto': '(void)a;', 'data': '(void)a; (void)n;'}
     return f'bool mq_smtp_in_{name}(MQ_Context *x, MQ_Connection *c{more}) {{ (void)x; (void)c; {unused.get(name, "")}'
-
-
-# three plugins in every combination
-
-PLAN = """
-char plan[4];       /* what to do when called: c continue, x complete, r retry, - nothing; upper case: later */
-int calls;
-""" + GO + '\n'.join(step(name) + """
-    char said[2] = { NUMBER, 0 }; MQ_log(MQ_INFO, said); held = c;
-    char todo = plan[calls++ % strlen(plan)];
-    if (todo == '-') return false;
-    void *how = todo == 'x' || todo == 'X' ? (void *)1 : todo == 'r' || todo == 'R' ? (void *)2 : NULL;
-    if (todo < 'a') MQ_startTimer(x, 1, go, how); else go(how);
-    return true; }""" for name in ('connect', 'mailfrom', 'rcptto', 'data', 'message'))
-
-
-def expected(plans: list[str], steps: int) -> list[str]:
-    """Which plugins are called, by the words of the vendor's pages."""
-    called: list[str] = []
-    left = [itertools.cycle(plan.lower()) for plan in plans]
-    for _ in range(steps):
-        at = 0
-        while at < len(plans):
-            called.append(str(at + 1))
-            todo = next(left[at])
-            at = {'x': len(plans), 'r': 0}.get(todo, at + 1)
-    return called
-
-
-@pytest.mark.parametrize('later', [False, True], ids=['at-once', 'later'])
-def test_continue_complete_and_retry(make: Make, later: bool) -> None:
-    """Three plugins in every combination, at all five steps of a message."""
-    bench = make(*(PLAN.replace('NUMBER', f"'{number}'") for number in (1, 2, 3)))
-    libraries = [plugin._library for plugin in bench.host._plugins]     # type: ignore[attr-defined]
-    for plans in itertools.product(('-', 'c', 'x', 'rc', 'rx'), repeat=3):
-        chosen = [plan.upper() if later else plan for plan in plans]
-        for library, plan in zip(libraries, chosen):
-            (ctypes.c_char * 4).in_dll(library, 'plan').value = plan.encode()
-            ctypes.c_int.in_dll(library, 'calls').value = 0
-        assert bench.run(bench.send()) == OK, chosen
-        assert LOG.said() == expected(chosen, steps=5), chosen
-        assert LOG.lines == []
 
 
 # refusing
