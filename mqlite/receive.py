@@ -15,7 +15,7 @@ from typing import Any
 from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
 from mqlite.message.document import Document, Received, encode_each
-from mqlite.message.headers import Trace, extract, received_header
+from mqlite.message.headers import Trace, extract, header_end, received_header
 from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.message.reports import report_kind
 from mqlite.queues.contract import Message, QueueError, Store
@@ -61,6 +61,9 @@ class Receiver:
             messages = self.prepare(sender, recipients, data, trace, connection_of(session), session.may_relay)
             if session.limits.dsn:
                 _ask_for_notices(messages, session)
+            if session.utf8 and not data[:header_end(data)].isascii():
+                for message in messages:
+                    message.fields['smtputf8'] = True
             asker = session.asker
             if asker is not None and 'mq_smtp_in_message' in asker.steps:
                 for message in messages:
@@ -151,7 +154,7 @@ def _reply_kept(names: Sequence[str], recipients: Sequence[Address]) -> bytes:
     lines = ['Ok, your message has been queued using the following identifiers:']
     room = LISTED
     for name, recipient in zip(names, recipients):
-        line = f'{name} for {recipient.email}'
+        line = f'{name} for {recipient.email}'.encode('ascii', 'backslashreplace').decode()
         room -= len(line) + 6
         if room < 0:
             lines.append(f'{name} to {names[-1]} for the other recipients, in their order')

@@ -49,7 +49,7 @@ def sendmail(settings: Settings, recipients: Sequence[str], options: Mapping[str
         data = without_bcc(data)
     hostname, user = host_name(settings.text('hostname')), user_name()
     sender = options['envelope'].strip('<>') if 'envelope' in options else f'{user}@{hostname}'
-    _check(sender, everybody)
+    _check(sender, everybody, settings)
     # without the settings that were given beside them: they may hold passwords, and this goes to the result queues
     arguments = [f'--{name}={value}' if value else f'--{name}' for name, value in options.items()] + list(recipients)
     origin = {'cli': {'command': sys.argv[0], 'arguments': arguments, 'user': user}}
@@ -69,12 +69,13 @@ def read_message(data: bytes, ignore_dot: bool) -> bytes:
     return data
 
 
-def _check(sender: str, recipients: Sequence[str]) -> None:
+def _check(sender: str, recipients: Sequence[str], settings: Settings) -> None:
     if not recipients:
         raise PermanentError('there are no recipients: To, Cc and Bcc are empty')
-    for address in ([sender] if sender else []) + list(recipients):
+    named = [('envelope', sender)] if sender else []
+    for name, address in [*named, *(('recipient', recipient) for recipient in recipients)]:
         try:
-            check_address(address)
+            check_address(address, settings.text(f'validate-{name}') == 'loose')
         except SyntaxFault as fault:
             raise PermanentError(f'{escape(address)}: {fault}') from None
 

@@ -51,7 +51,7 @@ async def _print(session: Session, data: bytes) -> bytes:
     recipients = ', '.join(f'<{recipient.email}>' for recipient in session.recipients or [])
     sender = session.sender.email if session.sender else ''
     out = sys.stdout.buffer
-    out.write(f'sink: message of {len(data)} bytes from <{sender}> to {recipients}\n'.encode('ascii'))
+    out.write(f'sink: message of {len(data)} bytes from <{sender}> to {recipients}\n'.encode())
     out.write(data.replace(b'\r\n', b'\n') + b'\n')
     out.flush()
     return reply('ok')

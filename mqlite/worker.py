@@ -118,7 +118,8 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
     queue = settings.text('rabbitmq-refused')
     refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
     return SmtpServer(reactor, ServerConfig(
-        hostname, Limits(size=settings.integer('smtp-maxsize'), dsn=settings.flag('dsn-advertise')),
+        hostname, Limits(size=settings.integer('smtp-maxsize'), dsn=settings.flag('dsn-advertise'),
+                         loose=settings.text('smtp-validate-address') == 'loose'),
         settings.seconds('smtp-timeout'),
         share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
         log.warning, is_local), receiver.receive,
@@ -137,12 +138,18 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
                     settings.seconds('max-delivertime')),
         RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
                     _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
-        share, host is not None and host.loads_mime, notices(settings))
+        share, host is not None and host.loads_mime, loose_addresses(settings),
+        notices(settings))
     resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and host.asks_outgoing else None,
                       OutgoingHooks(host.hooks, reactor, resolver, config.route.sources) if host is not None else None)
     return Engine(reactor, store, dialler, config)
+
+
+def loose_addresses(settings: Settings) -> list[str]:
+    """Those of a document that are not held to RFC 5321."""
+    return [name for name in ('envelope', 'recipient') if settings.text(f'validate-{name}') == 'loose']
 
 
 def notices(settings: Settings) -> Request:

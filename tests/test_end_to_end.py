@@ -206,6 +206,26 @@ def test_a_server_with_broken_tls_gets_it_in_clear(start_daemon: Start, tls_sink
     assert not tls_sink.wait_for(1)[0].tls and 'cipher' not in result
 
 
+def test_what_a_client_asks_for_goes_on_to_the_next_server(start_daemon: Start, sink: CapturingSink) -> None:
+    """DSN, SMTPUTF8 and local parts that RFC 5321 does not know, all the way."""
+    sink.extensions += [b'DSN', b'SMTPUTF8']
+    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, dsn_advertise='1', dsn_ret='FULL',
+                          smtp_validate_address='loose', validate_recipient='loose')
+    with connect(daemon.port) as client:
+        client.sendmail('ä@bücher.example', ['c..d.@example.com'], 'Subject: ü\r\n\r\nx\r\n'.encode(),
+                        ['SMTPUTF8', 'BODY=8BITMIME', 'ENVID=a+2Bb'], ['NOTIFY=SUCCESS,DELAY', 'ORCPT=rfc822;a@b'])
+    [mail] = sink.wait_for(1)
+    assert mail.mail.decode().split(' SIZE=')[0] == 'MAIL FROM:<ä@bücher.example>'
+    assert mail.mail.endswith(b' BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=a+2Bb')
+    assert mail.recipients == [b'RCPT TO:<c..d.@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a@b']
+    assert b'(mqlite) with UTF8SMTP id ' in mail.message and mail.message.endswith('Subject: ü\r\n\r\nx\r\n'.encode())
+    [result] = daemon.take('results', 1)
+    assert (result['envelope'], result['smtputf8'], result['results'][0]['dsn']) == ('ä@bücher.example', True, True)
+    publish(daemon, {'envelope': 'a..b@example.org', 'recipient': 'b@example.com', 'mime': 'x'})
+    [result] = daemon.take('results', 1)
+    assert result['results'][0]['description'] == '"envelope": the address is not valid'
+
+
 # documents
 
 def publish(daemon: Daemon, *documents: dict[str, object]) -> None:

@@ -171,7 +171,8 @@ def test_a_wide_document_takes_no_longer_than_its_size() -> None:
 
 GOOD = [
     ('envelope', MISSING, ''), ('envelope', None, ''), ('envelope', '', ''), ('envelope', 'a@b', 'a@b'),
-    ('recipient', 'A@B', 'A@B'),
+    ('envelope', 'é@ü', 'é@ü'),
+    ('recipient', 'A@B', 'A@B'), ('utf8', MISSING, False),
     ('not_before', MISSING, 0.0),
     ('max_attempts', MISSING, None), ('max_attempts', None, None), ('max_attempts', 0, 0), ('max_attempts', '3', 3),
     ('retries', MISSING, None), ('retries', [600, '60', 0], [600, 60, 0]),
@@ -185,7 +186,7 @@ GOOD = [
     ('priority', MISSING, 0), ('priority', 5, 5), ('priority', 1000, 255),
 ]
 BAD: dict[str, list[object]] = {
-    'envelope':     ['a', 'a@b\r\nRCPT TO:<c@d>', 'a@b\0', '<a@b>', 'é@b', 1, [], {}, True, '\udcff@b'],
+    'envelope':     ['a', 'a@b\r\nRCPT TO:<c@d>', 'a@b\0', '<a@b>', 'a..b@c', 1, [], {}, True, '\udcff@b'],
     'recipient':    [MISSING, None, '', 'a', 'a@b\n', 'a@b> X', 'a b@c', 1, ['a@b'], '"\r"@b', 'postmaster'],
     'not_before':   ['2030-01-01 00:00:00', {'time': 1}, {'time': 'soon'}, {'time': '2030-02-30 00:00:00'}, [], 1],
     'deadline':     ['tomorrow', 1, {}, '2030-01-01T00:00:00'],
@@ -267,6 +268,7 @@ def test_first_attempt() -> None:
 
 def test_domain() -> None:
     assert document(recipient='"A@B"@Example.ORG').domain == 'example.org'
+    assert document(recipient='é@BÜCHER.example').domain == 'bücher.example'
 
 
 @pytest.mark.parametrize(('queues', 'name'), [

@@ -119,6 +119,7 @@ def test_what_the_document_says(submit: Run, documents: Documents) -> None:
     (['nobody'],                                    DATAERR, 'nobody: the address has no domain'),
     (['a@example.com', 'b@exa mple.com'],           DATAERR, 'b@exa mple.com: '),
     (['a@example.com\r\nDATA'],                     DATAERR, 'not valid'),
+    (['a..b@example.com', '--validate-envelope=loose'], DATAERR, 'a..b@example.com: the address is not valid'),
     (['a@example.com', '--envelope=me'],            DATAERR, 'me: the address has no domain'),
     (['--extract-recipients'],                      DATAERR, 'there are no recipients'),
     (['a@example.com', '--smtp-maxsize=10'],        DATAERR, 'larger than 10 bytes'),

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from mqlite.delivery.job import make_envelope
 from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.tls import client_context
 from mqlite.message.document import Document
 from mqlite.smtp.client import ClientSession
 from mqlite.smtp.dsn import NOTHING
-from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure, Reply
 from tests.support.dialogue import Dialogue, Turn, read_dialogue
 from tests.support.loop import LoopBench
@@ -85,7 +85,7 @@ async def deliver(stream: Stream, dialogue: Dialogue) -> list[str]:
         await session.start(tls, 'mx.example')
         for kept in dialogue.kept:
             document = Document({'envelope': kept.sender, 'recipient': kept.recipient, **kept.properties})
-            envelope = Envelope(document.envelope, document.recipient, document.notices(NOTHING))
+            envelope = make_envelope(document, NOTHING)
             try:
                 results.append(_outcome(await session.send(envelope, kept.mime)))
             except ClientFailure as failure:

@@ -17,8 +17,8 @@ from tests.support.process import ROOT
 from tests.support.smtp import Bench, without_received
 
 FILES = sorted((ROOT / 'tests/data/dialogues').glob('*.txt'))
-LIMITS = ('size', 'recipients', 'errors', 'dsn')
-PROPERTIES = ('dsn',)  # of a document, that come from what the client said
+LIMITS = ('size', 'recipients', 'errors', 'dsn', 'loose')
+PROPERTIES = ('dsn', 'smtputf8')  # of a document, that come from what the client said
 
 
 def bench_for(dialogue: Dialogue, certificate: Certificate | None = None) -> Bench:

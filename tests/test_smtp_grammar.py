@@ -34,6 +34,9 @@ GOOD_ADDRESSES = [
     '"<>,;:"@example.org',
     'a@1.2.3.4',                        # a domain of digits
     'a@_spf.example.org',               # underscores are no host names, but they are in use
+    'é@b', '"é "@b', 'ａ@b', 'a@é', 'a@ß.example', '用户@例子.测试', 'é@[192.0.2.1]', '👪@b', 'अजय@डाटा.भारत',
+    'بامداد‌@نامه‌ای.example',                 # a joiner, which has no width
+    f'{"é" * 125}@bbb',
     'a@[192.0.2.1]',
     'a@[IPv6:2001:db8::1]',
     'a@[ipv6:::ffff:192.0.2.1]',
@@ -46,11 +49,14 @@ BAD_ADDRESSES = [
     '', '@', 'a', 'a@', '@b', 'a@b@c', 'a b@c', 'a@b c', ' a@b', 'a@b ', 'a@b.', 'a@.b', 'a@b..c', '.a@b', 'a.@b',
     'a..b@c',
     'a@-b', 'a@b-', f'a@{"d" * 64}.example', 'a@b\r', 'a@b\n', 'a\r\n@b', 'a\0@b', 'a@b\0', 'a\t@b', 'a\x7f@b',
-    '"a"b@c', 'a"b"@c', '"a@b', '"a"@', '"a""b"@c', '"a\n"@b', '"a\0"@b', '"a\\"@b', '"\t"@b', '"é"@b',
-    'é@b', 'a@é', 'a@\udcff', 'ａ@b', 'a@b,c@d', '<a@b>', 'a(comment)@b', 'a@b>c', 'a@b;c', 'a@b/c',
+    '"a"b@c', 'a"b"@c', '"a@b', '"a"@', '"a""b"@c', '"a\n"@b', '"a\0"@b', '"a\\"@b', '"\t"@b', 'a@\udcff',
+    '\udcc3\udca9@b', 'a@b,c@d', '<a@b>', 'a(comment)@b', 'a@b>c', 'a@b;c', 'a@b/c',
     'a@[]', 'a@[1.2.3]', 'a@[1.2.3.256]', 'a@[1.2.3.4/8]', 'a@[192.0.2.1', 'a@192.0.2.1]', 'a@[::1]', 'a@[IPv6:]',
     'a@[IPv6:1]', 'a@[IPv6:::1%eth0]', 'a@[IPv6:fe80::1%>x]', 'a@[IPv4:1.2.3.4]', 'a@[tag:text]', 'a@[1.2.3.4]x',
-    'a@[١.2.3.4]', LONGEST + 'x', 'x' * 100000, f'{"a." * 50000}@b', '"' * 100000,
+    'a@[١.2.3.4]', LONGEST + 'x', 'x' * 100000,
+    'a\u0301\u202e@b', 'é\u2028@b', 'é\xa0x@b', '"é\n"@b', 'é\x85@b', '\ue000@b', f'{"é" * 126}@bbb',
+    'a@ｂ', 'a@é．b', 'a@é。b', 'a@é｡b', 'a@e\u0301', 'a@é b', 'a@é..b', 'a@-é', 'é', 'é@', '@é', 'é@[é]',
+    f'{"a." * 50000}@b', '"' * 100000,
 ]
 
 
@@ -101,7 +107,8 @@ def test_paths(text: str, address: str, parameters: dict[str, str]) -> None:
     ('<a@b> A\x01', r'bad parameter A\\x01'),
     ('<a@b>\tSIZE=1', 'angle brackets'),
     ('<a@b> A\tB', r'bad parameter A\\x09B'),
-    ('<a@b> A=\xa0', r'bad parameter A=\\xa0'),
+    ('<a@b> Ä=1', r'bad parameter \\xc4=1'),
+    ('<a@b> é', r'bad parameter \\xe9'),
     ('<@x:>', 'address is missing'),
     ('<@x,y:a@b>', 'not valid'),
     ('<@x a@b>', 'not valid'),
@@ -111,6 +118,47 @@ def test_paths(text: str, address: str, parameters: dict[str, str]) -> None:
 def test_bad_paths(text: str, complaint: str) -> None:
     with pytest.raises(SyntaxFault, match=complaint):
         parse_path(text)
+
+
+LOOSE = ['a..b@c', '.a@c', 'a.@c', 'a b@c', 'a@b@c', '"@c', 'a"b@c', '"a"b@c', '\\@c', '(a)@c', 'a,b;c:d@e', 'é..é@c',
+         '[a]@c', ' a @c', f'{"." * 250}@c']
+NEITHER = ['', '@c', 'a', 'a@', 'a@b..c', 'a@-b', 'a@b c', 'a<b@c', 'a>b@c', 'a>@c', '<a@c', 'a\r@c', 'a\nb@c', 'a\0@c',
+           'a\t@c', 'a\x7f@c', '\udcff@c', 'é\x85@c', 'é\u2028@c', f'{"." * 254}@c', 'a@[1.2.3]', 'a@ｃ']
+
+
+@pytest.mark.parametrize('address', LOOSE)
+def test_what_is_good_only_loosely(address: str) -> None:
+    check_address(address, loose=True)
+    assert parse_path(f'<{address}> X=1', loose=True) == (address, {'X': '1'})
+    with pytest.raises(SyntaxFault):
+        check_address(address)
+    with pytest.raises(SyntaxFault):
+        parse_path(f'<{address}>')
+
+
+@pytest.mark.parametrize('address', GOOD_ADDRESSES)
+def test_what_is_good_strictly_is_good_loosely(address: str) -> None:
+    check_address(address, loose=True)
+    assert parse_path(f'<{address}>', loose=True) == (address, {})
+
+
+@pytest.mark.parametrize('address', NEITHER, ids=lambda text: ascii(text[:30]))
+def test_what_is_not_even_good_loosely(address: str) -> None:
+    with pytest.raises(SyntaxFault):
+        check_address(address, loose=True)
+
+
+@pytest.mark.parametrize(('text', 'address', 'parameters'), [
+    ('<>', '', {}), ('<@x:a..b@c> Y', 'a..b@c', {'Y': ''}), ('<"a>b"@c>', '"a>b"@c', {}),
+    ('<a"@c> X', 'a"@c', {'X': ''})])
+def test_loose_paths(text: str, address: str, parameters: dict[str, str]) -> None:
+    assert parse_path(text, loose=True) == (address, parameters)
+
+
+@pytest.mark.parametrize('text', ['a..b@c', '<a..b@c', '<a..b@c>X', '<a..b@c> <d@e>', '<a"b>c"@d>', '<a@b> <c@d>'])
+def test_bad_loose_paths(text: str) -> None:
+    with pytest.raises(SyntaxFault):
+        parse_path(text, loose=True)
 
 
 @pytest.mark.parametrize('name', ['postmaster', 'Postmaster', 'POSTMASTER'])
@@ -160,14 +208,14 @@ def test_printable(text: str, shown: str) -> None:
 def reference_is_local_part(text: str) -> bool:
     """RFC 5321 4.1.2, Local-part, letter by letter."""
     if text[:1] != '"':
-        atext = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
+        atext = set('é') | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
         return all(atom and set(atom) <= atext for atom in text.split('.'))
     at = 1
     while at < len(text):
         if text[at] == '"':
             return at == len(text) - 1
         at += 1 if text[at] == '\\' else 0
-        if at >= len(text) or not ' ' <= text[at] <= '~':
+        if at >= len(text) or not (' ' <= text[at] <= '~' or (text[at] == 'é' and text[at - 1] != '\\')):
             return False
         at += 1
     return False

@@ -14,7 +14,7 @@ FAULT_SECONDS, what was accepted is settled even if its result cannot be written
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from mqlite.delivery import report, retry, verdict
@@ -46,6 +46,7 @@ class EngineConfig:
     route: RouteConfig
     share: Share  # of the connections
     mime_later: bool = False  # a document may come without a MIME: a plugin may bring it
+    loose: Collection[str] = ()  # addresses of a document whose local part may be anything: envelope, recipient
     notices: Request = NOTHING  # what the sender of a document that does not say is to be told
 
 
@@ -75,7 +76,7 @@ class Engine:
     def _on_delivery(self, delivery: Delivery) -> None:
         now, config = self._clock.time(), self._config
         try:
-            document = _read(delivery)
+            document = _read(delivery, config.loose)
             job = Job(delivery, document, choose(document, config.route), sources(document, config.route),
                       config.mime_later, config.notices)
             over = retry.is_over(document, config.retry, now)
@@ -153,11 +154,11 @@ def _marked(result: Result, delivery: Delivery) -> Result:
     return replace(result, redelivered=True) if delivery.lost else result
 
 
-def _read(delivery: Delivery) -> Document:
+def _read(delivery: Delivery, loose: Collection[str]) -> Document:
     """The document. DocumentError now when a property that is needed only after the attempt has the wrong form."""
     if delivery.fault:
         raise DocumentError(delivery.fault)
-    document = Document.decode(delivery.body)
+    document = Document.decode(delivery.body, loose)
     document.check_honoured()
     _ = document.retries, document.priority, document.first_attempt, document.not_before
     return document

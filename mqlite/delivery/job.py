@@ -7,7 +7,7 @@ from mqlite.message.document import Document
 from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
 from mqlite.smtp.dsn import NOTHING, Request
-from mqlite.smtp.envelope import Envelope
+from mqlite.smtp.envelope import Envelope, as_sent
 
 
 class Job:
@@ -29,7 +29,7 @@ class Job:
         self.route = route
         self.sources = sources
         self.refusal: Result | None = None
-        self.envelope = Envelope(document.envelope, document.recipient, document.notices(notices))
+        self.envelope = make_envelope(document, notices)
         self.tag = document.first_tag
         self.mime = None if mime_later and not document.fields.get('mime') else document.take_mime()
 
@@ -50,3 +50,8 @@ class Job:
     def size(self) -> int:
         """Bytes of the document."""
         return len(self.delivery.body)
+
+
+def make_envelope(document: Document, notices: Request) -> Envelope:
+    """The envelope of a document. DocumentError. `notices`: as for a job."""
+    return Envelope(as_sent(document.envelope), as_sent(document.recipient), document.notices(notices), document.utf8)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +82,13 @@ def encode_each(messages: Iterable[Received]) -> list[bytes]:
 class Document:
     """A document that was read from a queue."""
 
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, fields: dict[str, Any], loose: Collection[str] = ()) -> None:
+        """`loose`: which of `envelope` and `recipient` need not be as RFC 5321 wants addresses."""
         self.fields = fields
+        self._loose = loose
 
     @classmethod
-    def decode(cls, body: bytes) -> Document:
+    def decode(cls, body: bytes, loose: Collection[str] = ()) -> Document:
         """DocumentError when it is not a JSON object, or one that is nested too deeply."""
         try:
             fields = _DECODER.decode(body.decode('utf-8', 'surrogateescape'))
@@ -96,7 +98,7 @@ class Document:
             raise DocumentError('not a JSON object')
         if _is_deep(fields):
             raise DocumentError(f'more than {DEPTH_LIMIT} objects and arrays within each other')
-        return cls(fields)
+        return cls(fields, loose)
 
     def encode(self) -> bytes:
         return json.dumps(self.fields).encode('ascii')
@@ -105,16 +107,31 @@ class Document:
     def envelope(self) -> str:
         """The sender's address, '' for the null sender."""
         value = self.fields.get('envelope')
-        return '' if value is None or value == '' else _address(value, 'envelope')
+        return '' if value is None or value == '' else self._address('envelope')
 
     @property
     def recipient(self) -> str:
-        return _address(self.fields.get('recipient'), 'recipient')
+        return self._address('recipient')
+
+    def _address(self, name: str) -> str:
+        value = self.fields.get(name)
+        if not isinstance(value, str) or not value:
+            raise DocumentError(f'"{name}" is missing')
+        try:
+            check_address(value, name in self._loose)
+        except SyntaxFault as fault:
+            raise DocumentError(f'"{name}": {fault}') from None
+        return value
 
     @property
     def domain(self) -> str:
         """The recipient's domain, in lower case."""
         return split_address(self.recipient)[1].lower()
+
+    @property
+    def utf8(self) -> bool:
+        """The header of the message is UTF-8, and whoever sent it knew: a server must have SMTPUTF8 to take it."""
+        return bool(self.fields.get('smtputf8'))
 
     def take_mime(self) -> bytes:
         """Take the message out of the document: CRLF line ends, the last line ended. DocumentError if there is none."""
@@ -260,16 +277,6 @@ def due_time(body: bytes) -> float:
         return Document.decode(body).not_before
     except DocumentError:
         return 0.0
-
-
-def _address(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise DocumentError(f'"{name}" is missing')
-    try:
-        check_address(value)
-    except SyntaxFault as fault:
-        raise DocumentError(f'"{name}": {fault}') from None
-    return value
 
 
 def _said(value: object, name: str) -> str:

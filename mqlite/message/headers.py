@@ -163,5 +163,6 @@ def received_header(trace: Trace, hostname: str, identifier: str, recipient: str
         origin = f'from {trace.helo} ([{literal}])\r\n\t'
     tls = f' ({trace.cipher[1]} {trace.cipher[0]})' if trace.cipher else ''
     whom = f'\r\n\tfor <{recipient}>' if recipient else ''
+    # of a transaction with SMTPUTF8 the address may be other than ASCII (RFC 6531 section 3.7.3)
     return (f'Received: {origin}by {hostname} (mqlite) with {trace.protocol}{tls} id {identifier}'
-            f'{whom};\r\n\t{date}\r\n').encode('ascii')
+            f'{whom};\r\n\t{date}\r\n').encode()

@@ -97,6 +97,9 @@ class ClientSession:
 
         With a companion the message may be another one in the end, or come from it alone: then `mime` is None.
         """
+        obstacle = envelope.obstacle(self.extensions)
+        if obstacle is not None:
+            raise ClientFailure('mailfrom', 'error', obstacle.text, obstacle)
         self.messages += 1
         self.sent_data = 0
         known = mime if self.companion is None else None

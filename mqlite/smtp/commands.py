@@ -63,7 +63,7 @@ def parse_line(line: bytes) -> tuple[Command, str]:
     """The row of the table and the argument, stripped. Refused when there is no such command."""
     if line[-2:] != b'\r\n' or b'\r' in line[:-2]:
         raise Refused('bad-line-end')
-    verb, _, argument = line[:-2].decode('latin-1').partition(' ')  # what is not ASCII is in no grammar
+    verb, _, argument = line[:-2].decode('utf-8', 'surrogateescape').partition(' ')  # no grammar has surrogates
     command = COMMANDS.get(verb.upper())
     if command is None:
         raise Refused('unknown-command')
@@ -97,8 +97,11 @@ def _check_mail(session: Session, argument: str) -> Address:
         raise Refused('hello-first')
     if session.sender is not None:
         raise Refused('nested-mail')
-    sender, words = _path(argument, 'FROM:', 'bad-sender')
-    return Address(sender, parameters=read_parameters(session, 'MAIL', words))
+    sender, words = _path(session, argument, 'FROM:', 'bad-sender')
+    parameters = read_parameters(session, 'MAIL', words)
+    if not (sender.isascii() or 'SMTPUTF8' in parameters):
+        raise Refused('utf8-sender')
+    return Address(sender, parameters=parameters)
 
 
 def _proceed_mail(session: Session, sender: Address) -> bytes:
@@ -111,9 +114,11 @@ def _proceed_mail(session: Session, sender: Address) -> bytes:
 def _check_rcpt(session: Session, argument: str) -> Address:
     if session.recipients is None:
         raise Refused('mail-first' if session.helo else 'hello-first')
-    recipient, words = _path(argument, 'TO:', 'bad-recipient', session.hostname)
+    recipient, words = _path(session, argument, 'TO:', 'bad-recipient', session.hostname)
     if not recipient:
         raise Refused('bad-recipient', 'a recipient cannot be empty')
+    if not (recipient.isascii() or session.utf8):
+        raise Refused('utf8-recipient')
     parameters = read_parameters(session, 'RCPT', words)
     if len(session.recipients) >= session.limits.recipients:
         raise Refused('too-many-rcpts')
@@ -172,9 +177,12 @@ def _check_no_argument(session: Session, argument: str) -> None:
         raise Refused('syntax', 'this command takes no argument')
 
 
-def _check_argument(session: Session, argument: str) -> None:
+def _check_vrfy(session: Session, argument: str) -> None:
+    """RFC 6531 section 3.7.4.2: what is not ASCII needs the parameter here, too."""
     if not argument:
         raise Refused('syntax', 'VRFY name')
+    if not (argument.isascii() or argument.upper().endswith(' SMTPUTF8')):
+        raise Refused('utf8-recipient')
 
 
 def _check_unsupported(session: Session, argument: str) -> None:
@@ -223,12 +231,12 @@ def _proceed_proxy(session: Session, _parsed: None) -> bytes:
     return reply('not-a-proxy')
 
 
-def _path(argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str, dict[str, str]]:
+def _path(session: Session, argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str, dict[str, str]]:
     """`FROM:<address> [parameters]`; a space after the colon is common and harmless."""
     if argument[:len(prefix)].upper() != prefix:
         raise Refused('syntax', f'{"MAIL" if prefix == "FROM:" else "RCPT"} {prefix}<address>')
     try:
-        return parse_path(argument[len(prefix):].lstrip(' \t'), home)
+        return parse_path(argument[len(prefix):].lstrip(' \t'), home, session.limits.loose)
     except SyntaxFault as fault:
         raise Refused(refusal, fault) from None
 
@@ -243,7 +251,7 @@ COMMANDS: dict[str, Command] = {
     'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
     'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop),
-    'VRFY': Command('VRFY name',                         _check_argument,    _proceed_vrfy),
+    'VRFY': Command('VRFY name',                         _check_vrfy,        _proceed_vrfy),
     'HELP': Command('HELP [command]',                    _check_help,        _proceed_help),
     'QUIT': Command('QUIT',                              _check_no_argument, _proceed_quit),
     'EXPN': Command('',                                  _check_unsupported, _proceed_noop),

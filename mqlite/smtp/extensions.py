@@ -36,13 +36,13 @@ def read_parameters(session: Session, verb: str, words: Mapping[str, str]) -> Ma
     """What the parameters of a command say, by their names in upper case. Refused."""
     if not words:
         return words
-    known, said = _KNOWN[verb], {}
+    said = {}
     for name, value in words.items():
-        extension = known.get(name)
+        extension, read = _PARAMETERS[verb].get(name, (None, _read_flag))
         if extension is None or not session.esmtp or not extension.line(session):
             raise Refused('bad-parameter', name)
         try:
-            said[name] = (extension.mail if verb == 'MAIL' else extension.rcpt)[name](session, value)
+            said[name] = read(session, value)
         except SyntaxFault as fault:
             raise Refused('syntax', fault) from None
     return said
@@ -50,7 +50,14 @@ def read_parameters(session: Session, verb: str, words: Mapping[str, str]) -> Ma
 
 def parameter_names(session: Session, verb: str) -> list[str]:
     """Those that may stand behind this verb now, for HELP."""
-    return [f'{name}=' for name, extension in _KNOWN.get(verb, {}).items() if extension.line(session)]
+    return [name if read is _read_flag else f'{name}='
+            for name, (extension, read) in _PARAMETERS.get(verb, {}).items() if extension.line(session)]
+
+
+def _read_flag(session: Session, value: str) -> str:
+    if value:
+        raise SyntaxFault('this parameter has no value')
+    return value
 
 
 def _read_size(session: Session, value: str) -> str:
@@ -78,13 +85,14 @@ EXTENSIONS = (
               {'RET':    lambda session, value: parse_ret(value),
                'ENVID':  lambda session, value: parse_envid(value)},
               {'NOTIFY': lambda session, value: parse_notify(value),
-               'ORCPT':  lambda session, value: parse_orcpt(value, False)}),
+               'ORCPT':  lambda session, value: parse_orcpt(value, session.utf8)}),
+    Extension(lambda session: 'SMTPUTF8',                    {'SMTPUTF8': _read_flag}),              # RFC 6531
     Extension(lambda session: 'STARTTLS' if session.starttls and not session.secure else ''),        # RFC 3207
     Extension(lambda session: 'ENHANCEDSTATUSCODES'),                                                # RFC 2034
     Extension(lambda session: 'HELP'),                                                               # RFC 5321
 )
 
-_KNOWN = {
-    'MAIL': {name: extension for extension in EXTENSIONS for name in extension.mail},
-    'RCPT': {name: extension for extension in EXTENSIONS for name in extension.rcpt},
+_PARAMETERS = {
+    'MAIL': {name: (extension, read) for extension in EXTENSIONS for name, read in extension.mail.items()},
+    'RCPT': {name: (extension, read) for extension in EXTENSIONS for name, read in extension.rcpt.items()},
 }

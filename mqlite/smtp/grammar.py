@@ -1,8 +1,12 @@
 """The grammar of SMTP command arguments: paths, addresses, parameters. Pure.
 
-Sources: RFC 5321 section 4.1.2 (paths, mailboxes, parameters) and 4.5.3.1 (sizes), RFC 1870 (SIZE), RFC 6152
-(8BITMIME). Input is what follows the verb, without CRLF. Anything outside the grammar raises SyntaxFault with a text
-for the client; nothing else is raised. Addresses are ASCII here: SMTPUTF8 is not offered.
+Sources: RFC 5321 section 4.1.2 (paths, mailboxes, parameters) and 4.5.3.1 (sizes), RFC 6531 section 3.3 (what is not
+ASCII). Input is what follows the verb, without CRLF; octets that are not UTF-8 are lone surrogates in it. Anything
+outside the grammar raises SyntaxFault with a text for the client; nothing else is raised. Who may use an address that
+is not ASCII is not decided here.
+
+Loose (`smtp-validate-address`, `validate-envelope`, `validate-recipient`): a local part is anything that can stand
+between angle brackets, such as the `a..b` and `a.` that some providers gave to people; the domain is as strict.
 
 Local parts have no limit of their own. The 64 octets of RFC 5321 4.5.3.1.1 are what everybody must take, not the most
 that anybody may send, and senders that put the recipient into the bounce address (VERP) exceed them.
@@ -12,37 +16,44 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 
 from mqlite.errors import PermanentError
 
 DOMAIN_LIMIT = 255  # octets, RFC 5321 4.5.3.1.2
 PATH_LIMIT = 256  # octets with the angle brackets, RFC 5321 4.5.3.1.3
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+_MORE = r'\x80-\U0010ffff'  # not ASCII; `_check_international` looks closer
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_MORE}-]"
 _LABEL = r'[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?'
+_U_LABEL = rf'[A-Za-z0-9_{_MORE}](?:[A-Za-z0-9_{_MORE}-]{{0,61}}[A-Za-z0-9_{_MORE}])?'
 _DOT_STRING = rf'{_ATEXT}+(?:\.{_ATEXT}+)*'
-_QUOTED = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
-_DOMAIN = rf'{_LABEL}(?:\.{_LABEL})*'
+_QUOTED = rf'"(?:[\x20\x21\x23-\x5b\x5d-\x7e{_MORE}]|\\[\x20-\x7e])*"'
+_DOMAIN = rf'{_U_LABEL}(?:\.{_U_LABEL})*'
 _LITERAL = r'\[[\x21-\x5a\x5e-\x7e]+\]'
 
-_ADDRESS = re.compile(rf'({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})')
-_HOST_NAME = re.compile(rf'{_DOMAIN}\.?')
+_ADDRESS = re.compile(rf'(?:{_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})')
+_LOOSE_ADDRESS = re.compile(rf'(?:{_QUOTED}|[^\x00-\x1f<>\x7f]+)@({_DOMAIN}|{_LITERAL})')
+_HOST_NAME = re.compile(rf'{_LABEL}(?:\.{_LABEL})*\.?')
 _SOURCE_ROUTE = re.compile(rf'@{_DOMAIN}(?:,@{_DOMAIN})*:')
 _PATH = re.compile(r'<((?:[^<>"]|"(?:[^"\\]|\\.)*")*)>(?: (.*))?')
-_PARAMETER = re.compile(r'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]*))?')
+_LOOSE_PATH = re.compile(r'<([^<>]*)>(?: (.*))?')
+_PARAMETER = re.compile(rf'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e{_MORE}]*))?')
+_JOINERS = str.maketrans('', '', '\u200c\u200d')  # invisible, and needed to write Persian and Hindi (RFC 5892 A.1, A.2)
+_FULL_STOP = '\u3002'  # would be a dot to some, and not to others
 
 
 class SyntaxFault(PermanentError):
     """The client's fault: what it sent is not in the grammar."""
 
 
-def parse_path(text: str, home: str = '') -> tuple[str, dict[str, str]]:
+def parse_path(text: str, home: str = '', loose: bool = False) -> tuple[str, dict[str, str]]:
     """`<path> [parameters]` as (address, parameters); the address is '' for the null reverse-path `<>`.
 
     Parameter names come out in upper case; one without a value has ''. A source route is dropped (RFC 5321 appendix C).
     `home` is the domain of `<postmaster>`, the one recipient that needs none (RFC 5321 4.5.1).
     """
-    match = _PATH.fullmatch(text)
+    match = _PATH.fullmatch(text) or (_LOOSE_PATH.fullmatch(text) if loose else None)
     if match is None:
         raise SyntaxFault('the address must stand in angle brackets')
     path, rest = match.groups()
@@ -51,7 +62,7 @@ def parse_path(text: str, home: str = '') -> tuple[str, dict[str, str]]:
     if home and address.lower() == 'postmaster':
         address = f'{address}@{home}'
     if address:
-        check_address(address)
+        check_address(address, loose)
     elif route:
         raise SyntaxFault('the address is missing')
     return address, parse_parameters(rest or '')
@@ -71,18 +82,31 @@ def parse_parameters(text: str) -> dict[str, str]:
     return parameters
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, loose: bool = False) -> None:
     """SyntaxFault unless it is `local-part@domain` or `local-part@[literal]`."""
     if len(address) + 2 > PATH_LIMIT:
         raise SyntaxFault(f'the address is longer than {PATH_LIMIT - 2} octets')
-    match = _ADDRESS.fullmatch(address)
+    if not address.isascii():
+        _check_international(address)
+    match = (_LOOSE_ADDRESS if loose else _ADDRESS).fullmatch(address)
     if match is None:
         if '@' not in address:
             raise SyntaxFault('the address has no domain')
         raise SyntaxFault('the address is not valid')
-    domain = match.group(2)
+    domain = match.group(1)
     if domain.startswith('['):
         parse_literal(domain)
+
+
+def _check_international(address: str) -> None:
+    """SyntaxFault for what cannot be seen, and in a domain for what a look-up would change (RFC 5890 2.3.2.1)."""
+    if not address.translate(_JOINERS).isprintable():
+        raise SyntaxFault('the address is not valid')
+    if len(address.encode('utf-8')) + 2 > PATH_LIMIT:
+        raise SyntaxFault(f'the address is longer than {PATH_LIMIT - 2} octets')
+    domain = address.rpartition('@')[2]
+    if unicodedata.normalize('NFKC', domain) != domain or _FULL_STOP in domain:
+        raise SyntaxFault('the domain has characters that domains are not written with')
 
 
 def parse_literal(domain: str) -> str:

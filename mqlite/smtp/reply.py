@@ -66,6 +66,8 @@ REPLIES = {
     'auth-identity':    (535, '5.7.8', 'Nobody may act for another login'),
     'auth-needs-tls':   (538, '5.7.11', 'Say STARTTLS first: no passwords in clear'),
     'tls-pipelined':    (554, '5.5.0', 'What follows STARTTLS must be encrypted, closing the connection'),
+    'utf8-sender':      (553, '5.6.7', 'The sender address is not ASCII, and MAIL said nothing of SMTPUTF8'),
+    'utf8-recipient':   (553, '5.6.7', 'The address is not ASCII, and nothing was said of SMTPUTF8'),
     'no-recipients':    (554, '5.5.1', 'No valid recipients'),
     'relay-denied':     (550, '5.7.1', 'Relaying is not allowed for {}'),
     'bare-line-end':    (550, '5.5.2', 'The message has a bare <CR> or <LF>; lines must end with <CR><LF>'),

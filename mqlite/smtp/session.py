@@ -68,6 +68,7 @@ class Limits:
     recipients: int = 1000  # per message; RFC 5321 4.5.3.1.8 asks for at least 100
     errors: int = 20  # refused commands since the last message that was kept, then 421
     dsn: bool = False  # the DSN extension is on offer
+    loose: bool = False  # local parts may be anything
 
 
 @dataclass
@@ -107,9 +108,16 @@ class Session:
         return self.cipher is not None
 
     @property
+    def utf8(self) -> bool:
+        """The transaction may use what is not ASCII (RFC 6531)."""
+        return self.sender is not None and 'SMTPUTF8' in self.sender.parameters
+
+    @property
     def protocol(self) -> str:
-        """How mail comes in over this session, for its trace (RFC 3848). There is no word for HELO over TLS."""
-        return ('ESMTPS' if self.secure else 'ESMTP') if self.esmtp else 'SMTP'
+        """How mail comes in over this session, for its trace (RFC 3848, RFC 6531 4.3). HELO over TLS has no word."""
+        if not self.esmtp:
+            return 'SMTP'
+        return ('UTF8SMTP' if self.utf8 else 'ESMTP') + ('S' if self.secure else '')
 
     def greeting(self) -> bytes:
         return f'220 {self.hostname} ESMTP mqlite\r\n'.encode('ascii')
