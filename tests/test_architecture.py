@@ -38,7 +38,7 @@ DOORS = {
 RANKS = {
     '__init__': 0, 'errors': 0, 'log': 0, 'settings': 0, 'settings_kinds': 0, 'settings_table': 0,
     'loop':     1,
-    'amqp':     2, 'dns': 2, 'smtp': 2, 'message': 2, 'dkim': 2,
+    'amqp':     2, 'dns': 2, 'smtp': 2, 'template': 2, 'message': 2, 'dkim': 2,
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3,
     'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4,
@@ -51,8 +51,8 @@ RANKS = {
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
-PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'settings*', 'delivery/verdict', 'delivery/retry',
-        'delivery/report', 'auth/*', 'dkim/*', 'database/*')
+PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/verdict',
+        'delivery/retry', 'delivery/report', 'auth/*', 'dkim/*', 'database/*')
 DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver', 'smtp/certificates', 'smtp/server', 'smtp/client',
            'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')
