@@ -190,7 +190,7 @@ def _dispatch(arguments: Arguments) -> int:
 
 
 def _daemon(settings: Settings, problems: Sequence[Problem]) -> int:
-    log = Log(settings.items('application-log'))
+    log = Log(settings.items('application-log'), settings.text('error-log'))
     for problem in problems:
         log.warning(str(problem))
     try:

@@ -30,9 +30,11 @@ Sink = Callable[[str, str], None]
 class Log:
     """Writes to every destination given."""
 
-    def __init__(self, destinations: Sequence[str]) -> None:
-        """ConfigError when a file cannot be opened for appending."""
-        self._sinks = [_sink(name) for name in destinations]
+    def __init__(self, destinations: Sequence[str], errors: str = '') -> None:
+        """`errors`: a file that gets what is worse than info, too. ConfigError when a file cannot be appended to."""
+        self._sinks = [_sink(name, 'application-log') for name in destinations]
+        if errors:
+            self._sinks.append(_without_info(_sink(errors, 'error-log')))
 
     def critical(self, text: str) -> None:
         """Somebody must act."""
@@ -62,28 +64,34 @@ def escape(text: str) -> str:
 
 
 class LogFile:
-    """A file that is opened again when its name leads elsewhere."""
+    """A file that is opened again when its name leads elsewhere. A line is one write: those of other processes, which
+    may have the same file, stand before it or behind it. Open as long as the process runs."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = self._open()
+        self._descriptor = self._open()
 
     def write(self, line: str) -> None:
         try:
-            here, there = os.fstat(self._file.fileno()), os.stat(self._path)
+            here, there = os.fstat(self._descriptor), os.stat(self._path)
             moved = (here.st_ino, here.st_dev) != (there.st_ino, there.st_dev)
         except FileNotFoundError:
             moved = True
         if moved:
-            self._file.close()
-            self._file = self._open()
-        self._file.write(line + '\n')
+            fresh = self._open()  # where it cannot be opened the old one stays, so that there is a next time
+            os.close(self._descriptor)
+            self._descriptor = fresh
+        os.write(self._descriptor, f'{line}\n'.encode('utf-8', 'backslashreplace'))
 
-    def _open(self) -> TextIO:
-        return open(self._path, 'a', encoding='utf-8', errors='backslashreplace', buffering=1)
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
 
 
-def _sink(name: str) -> Sink:
+def _without_info(sink: Sink) -> Sink:
+    return lambda level, line: None if level == 'info' else sink(level, line)
+
+
+def _sink(name: str, setting: str) -> Sink:
     if name in ('stdout', 'stderr'):
         return lambda _level, line: _print(sys.stdout if name == 'stdout' else sys.stderr, line)
     if name == 'syslog':
@@ -92,7 +100,7 @@ def _sink(name: str) -> Sink:
     try:
         file = LogFile(name)
     except OSError as error:
-        raise ConfigError(f'cannot write the log {name}: {error.strerror}; check application-log') from error
+        raise ConfigError(f'cannot write the log {name}: {error.strerror}; check {setting}') from error
     return lambda _level, line: file.write(line)
 
 

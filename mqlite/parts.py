@@ -11,6 +11,7 @@ from mqlite.database.locals import LocalAddresses
 from mqlite.database.open import open_file
 from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.loop.reactor import Reactor
+from mqlite.mail_log import MailLog
 from mqlite.message.identifier import Identifiers
 from mqlite.queues.contract import Store
 from mqlite.queues.open import open_store
@@ -31,11 +32,12 @@ def make_store(reactor: Reactor, settings: Settings, on_note: Callable[[str], ob
     return open_store(reactor, settings, make_resolver(reactor, settings), on_note)
 
 
-def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: str) -> Receiver:
+def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: str,
+                  log: MailLog | None = None) -> Receiver:
     identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
     return Receiver(reactor.clock, store, identifiers, ReceiverConfig(
         hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract'),
-        settings.text('rabbitmq-local'), settings.text('rabbitmq-reports')))
+        settings.text('rabbitmq-local'), settings.text('rabbitmq-reports')), log)
 
 
 def load_locals(settings: Settings) -> LocalAddresses:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
+from mqlite.mail_log import MailLog
 from mqlite.message.document import Document, Received, encode_each
 from mqlite.message.headers import Trace, extract, header_end, received_header
 from mqlite.message.identifier import Identifiers, format_moment
@@ -41,7 +42,10 @@ class ReceiverConfig:
 class Receiver:
     """Keeps messages on the inbox queue; without an inbox they are discarded."""
 
-    def __init__(self, clock: Clock, store: Store, identifiers: Identifiers, config: ReceiverConfig) -> None:
+    def __init__(self, clock: Clock, store: Store, identifiers: Identifiers, config: ReceiverConfig,
+                 log: MailLog | None = None) -> None:
+        """`log`: of what comes in over SMTP."""
+        self._log = log
         self._clock = clock
         self._store = store
         self._identifiers = identifiers
@@ -75,7 +79,14 @@ class Receiver:
             return Objection(format_reply(550, '5.6.0', printable(str(error), 256)))
         except QueueError:
             return reply('queue-trouble')
+        if self._log is not None:
+            self._write_log(self._log, messages)
         return _reply_kept([message.fields['message-id'] for message in messages], recipients)
+
+    def _write_log(self, log: MailLog, messages: Sequence[Received]) -> None:
+        self._look_at_clock()
+        for message in messages:
+            log.write({'json': message.fields, 'report': False, 'date': self._moment, 'time': self._second})
 
     def prepare(self, sender: str, recipients: Sequence[Address], data: bytes, trace: Trace, origin: dict[str, Any],
                 trusted: bool) -> list[Received]:

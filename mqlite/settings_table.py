@@ -92,6 +92,13 @@ GENERATION = one_of("3", "5")
 _RETRY = "600,600,1800,1800,3600,3600,7200"
 _WWW = "/usr/share/mailerq/current/www"
 
+# MailerQ's own formats.
+_SEND = ("[{$date}] {$result.state}:{$result.result} {$attempt} <{if $email.envelope}{$email.envelope}{/if}> "
+         "<{$email.recipient}> [{$result.from}] [{$result.to}] {$email.tags} {$result.code} {$result.status} "
+         "{$result.description}")
+_RECEIVED = ("[{$date}]{if $json.message_id} {$json.message_id} {/if}<{$json.envelope}> <{$json.recipient}> "
+             "[{$json.connection.remote_ip}] [{$json.connection.local_ip}]")
+
 _Rows = tuple[tuple[str, Kind, str, str, str], ...]
 
 _QUEUES: _Rows = (
@@ -203,16 +210,16 @@ _SPOOL_DIRECTORY: _Rows = (
 
 _LOGS: _Rows = (
     ("application-log",       LIST,       HONOURED, "stderr",  "stdout, stderr, syslog or files; empty: no log"),
-    ("error-log",             PATH,       NOT_YET,  "",        "older name of a log of errors"),
-    ("send-log-file",         PATH,       NOT_YET,  "",        "log of delivery attempts"),
-    ("send-log-format",       TEXT,       NOT_YET,  "",        "a line of that log"),
-    ("send-log-directory",    PATH,       NOT_YET,  "",        "older way to name that log"),
-    ("send-log-prefix",       TEXT,       NOT_YET,  "",        "older way to name that log"),
+    ("error-log",             PATH,       HONOURED, "",        "the warnings and worse of the application log, too"),
+    ("send-log-file",         PATH,       HONOURED, "",        "log of delivery attempts, a line each"),
+    ("send-log-format",       TEXT,       HONOURED, _SEND,     "a line of that log, a template"),
+    ("send-log-directory",    PATH,       HONOURED, "",        "older way to name that log"),
+    ("send-log-prefix",       TEXT,       HONOURED, "send.log", "its name in send-log-directory"),
     ("send-bin-log-file",     PATH,       NOT_YET,  "",        "log of delivery attempts for the console"),
-    ("received-log-file",     PATH,       NOT_YET,  "",        "log of received messages"),
-    ("received-log-format",   TEXT,       NOT_YET,  "",        "a line of that log"),
-    ("received-log-directory", PATH,      NOT_YET,  "",        "older way to name that log"),
-    ("received-log-prefix",   TEXT,       NOT_YET,  "",        "older way to name that log"),
+    ("received-log-file",     PATH,       HONOURED, "",        "log of messages received over SMTP, a line each"),
+    ("received-log-format",   TEXT,       HONOURED, _RECEIVED, "a line of that log, a template"),
+    ("received-log-directory", PATH,      HONOURED, "",        "older way to name that log"),
+    ("received-log-prefix",   TEXT,       HONOURED, "received.log", "its name in received-log-directory"),
     ("received-bin-log-file", PATH,       NOT_YET,  "",        "log of received messages for the console"),
 )
 

@@ -25,6 +25,7 @@ from mqlite.log import Log
 from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.tls import client_context
+from mqlite.mail_log import MailLog, open_mail_log
 from mqlite.parts import make_receiver, make_resolver, make_store
 from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.host import PluginHost
@@ -62,7 +63,8 @@ class Worker:
                         settings.integer('smtp-connections-out'))
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
                                    certificates)
-        self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing)
+        self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
+                                   open_mail_log(settings, 'send', log.warning))
         secure_ports = settings.ports('smtp-secure-port')
         self._listeners = [Listener(reactor, place, partial(self._server.accept, tls=place.port in secure_ports),
                                     log.warning) for place in sockets]
@@ -114,7 +116,7 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
                 host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
                 share: Share, certificates: Certificates | None) -> SmtpServer:
     """The receiving side."""
-    receiver = make_receiver(reactor, settings, store, hostname)
+    receiver = make_receiver(reactor, settings, store, hostname, open_mail_log(settings, 'received', log.warning))
     queue = settings.text('rabbitmq-refused')
     refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
     return SmtpServer(reactor, ServerConfig(
@@ -129,7 +131,7 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
-                share: Share) -> Engine:
+                share: Share, log: MailLog | None) -> Engine:
     """The sending side."""
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
     config = EngineConfig(
@@ -144,7 +146,7 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and host.asks_outgoing else None,
                       OutgoingHooks(host.hooks, reactor, resolver, config.route.sources) if host is not None else None)
-    return Engine(reactor, store, dialler, config)
+    return Engine(reactor, store, dialler, config, log)
 
 
 def loose_addresses(settings: Settings) -> list[str]:

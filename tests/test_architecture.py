@@ -40,7 +40,7 @@ RANKS = {
     'loop':     1,
     'amqp':     2, 'dns': 2, 'smtp': 2, 'template': 2, 'message': 2, 'dkim': 2,
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
-    'host':     3,
+    'host':     3, 'mail_log': 3,
     'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4,
     'parts':    5, 'queue_command': 5, 'local_command': 5,
     'worker':   6, 'sendmail': 6,

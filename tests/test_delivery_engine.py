@@ -28,6 +28,7 @@ from mqlite.loop.clock import VirtualClock
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import sleep
 from mqlite.loop.tls import TlsContext, client_context
+from mqlite.mail_log import MailLog
 from mqlite.message.document import due_time
 from mqlite.message.identifier import format_moment
 from mqlite.queues.contract import Message
@@ -89,7 +90,7 @@ class Bench:
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
             RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), Shares().outgoing,
             notices=settings.get('notices', NOTHING))
-        self.engine = Engine(self.reactor, self.store, self.dialler, self.config)
+        self.engine = Engine(self.reactor, self.store, self.dialler, self.config, settings.get('log'))
         self.run_until(self.store.open())
         self.engine.start()
 
@@ -755,3 +756,25 @@ def test_nothing_is_taken_after_the_stop(bench: Bench) -> None:
     bench.publish()
     bench.run()
     assert bench.counts() == {'outbox': 1} and bench.exchanger.commands == []
+
+
+# the send log
+
+
+def test_a_line_for_each_attempt(make: Make, tmp_path: Path) -> None:
+    lines = tmp_path / 'send.log'
+    bench = make(log=MailLog(str(lines), '{$date} {$attempt} {$email.campaign.id} {$email.mime}{$result.state}:'
+                             '{$result.result} {$result.code} {$result.description} {$time > 0}', print))
+    bench.exchanger.script['RCPT'] = [b'450 4.2.1 later\x1b']
+    first = in_seconds(bench, 0)
+    bench.publish(campaign={'id': 7}, retries=[60])
+    bench.run(61)
+    bench.publish(b'{"results": 5, "campaign": {"id": 8}}')
+    bench.publish(b'[]')
+    bench.run()
+    assert lines.read_text().splitlines() == [
+        f'{first} 1 7 rcptto:error 450 later\\x1b true',
+        f'{in_seconds(bench, -2)} 2 7 message:accepted 250 kept true',
+        f'{in_seconds(bench, -1)} 1 8 process:invalid  "results" must be an array of objects true',
+        f'{in_seconds(bench, -1)} 1  process:invalid  not a JSON object true']
+    assert len(bench.take('results')) == 3

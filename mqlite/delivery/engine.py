@@ -24,6 +24,7 @@ from mqlite.delivery.route import RouteConfig, choose, sources
 from mqlite.delivery.schedule import Scheduler
 from mqlite.errors import PermanentError
 from mqlite.loop.reactor import Reactor
+from mqlite.mail_log import MailLog
 from mqlite.message.document import Document, DocumentError, NoMime
 from mqlite.message.identifier import format_moment
 from mqlite.message.result import Result
@@ -53,7 +54,10 @@ class EngineConfig:
 class Engine:
     """One per reactor."""
 
-    def __init__(self, reactor: Reactor, store: Store, dialler: Dialler, config: EngineConfig) -> None:
+    def __init__(self, reactor: Reactor, store: Store, dialler: Dialler, config: EngineConfig,
+                 log: MailLog | None = None) -> None:
+        """`log`: of attempts."""
+        self._log = log
         self._reactor = reactor
         self._clock = reactor.clock
         self._store = store
@@ -83,6 +87,8 @@ class Engine:
         except DocumentError as error:
             result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
             result = _marked(result, delivery)
+            if self._log is not None:
+                self._write_log(self._log, report.readable(delivery.body) or Document({}), result, now)
             self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues), result)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
@@ -113,6 +119,8 @@ class Engine:
     def _on_result(self, job: Job, result: Result, not_before: float = 0.0) -> None:
         now, config = self._clock.time(), self._config
         result = _marked(result, job.delivery)
+        if self._log is not None:
+            self._write_log(self._log, job.document, result, now)
         try:
             due = retry.next_attempt(job.document, result, config.retry, now)
             if due is None:
@@ -128,6 +136,14 @@ class Engine:
             self._reactor.report(error, 'while a result was made')
         else:
             self._settle(job.delivery, messages, result)
+
+    def _write_log(self, log: MailLog, document: Document, result: Result, now: float) -> None:
+        try:
+            attempt = len(document.attempts) + 1
+        except DocumentError:
+            attempt = 1
+        log.write({'email': document.fields, 'result': result.fields(now), 'attempt': attempt,
+                   'date': format_moment(now), 'time': int(now)})
 
     def _put_back(self, delivery: Delivery, due: float) -> None:
         self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority, due)])

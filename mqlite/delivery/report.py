@@ -47,15 +47,23 @@ def again(body: bytes, document: Document, result: Result, now: float, due: floa
 
 def unreadable(body: bytes, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
     """For a body that is no document, or one whose properties have the wrong form: it is given up."""
-    try:
-        fields = Document.decode(body).fields
-    except DocumentError:
+    document = readable(body)
+    if document is None:
         return bare(body, result, now, queues)
+    fields = document.fields
     earlier = fields.get('results')
     fields['results'] = [*(earlier if isinstance(earlier, list) else []), result.fields(now)]
     if not fields.get('keepmime'):
         fields.pop('mime', None)
     return _tell(_KINDS['given up'], fields, Document(fields), queues)
+
+
+def readable(body: bytes) -> Document | None:
+    """The document, if it is one."""
+    try:
+        return Document.decode(body)
+    except DocumentError:
+        return None
 
 
 def bare(body: bytes, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
