@@ -24,7 +24,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from textwrap import wrap
+from textwrap import shorten, wrap
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -345,7 +345,10 @@ def readme_table() -> str:
 
 
 def _default(setting: Setting) -> str:
-    return f"as {setting.default[1:]}" if setting.default.startswith("=") else setting.default
+    """As it is shown in a list: long ones, of formats, are cut short."""
+    if setting.default.startswith("="):
+        return f"as {setting.default[1:]}"
+    return shorten(setting.default, 40, placeholder="...")
 
 
 def _names(status: str) -> list[str]:
