@@ -86,7 +86,8 @@ class Receiver:
     def _write_log(self, log: MailLog, messages: Sequence[Received]) -> None:
         self._look_at_clock()
         for message in messages:
-            log.write({'json': message.fields, 'report': False, 'date': self._moment, 'time': self._second})
+            is_report = message.local and bool(report_kind(message.mime))
+            log.write({'json': message.fields, 'report': is_report, 'date': self._moment, 'time': self._second})
 
     def prepare(self, sender: str, recipients: Sequence[Address], data: bytes, trace: Trace, origin: dict[str, Any],
                 trusted: bool) -> list[Received]:

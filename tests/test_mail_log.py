@@ -137,9 +137,11 @@ def test_other_variables_of_received(tmp_path: Path) -> None:
         receiver = Receiver(bench.clock, bench.store, Identifiers('id', 0, 0), ReceiverConfig(NAME, '', True), log)
         session = Session(NAME, '192.0.2.7', 4242, ('192.0.2.1', 25), True, Limits())
         session.begin(Address('a@example.org'))
-        session.recipients = [Address('b@example.org')]
-        bench.run(receiver.receive(session, b'X-MQ-x-y: z\r\n\r\nx\r\n'))
-    assert (tmp_path / 'log').read_text() == '1700000000 false z \n'
+        session.recipients = [Address('b@example.org'), Address('c@example.org', local=True)]
+        bench.run(receiver.receive(session, b'X-MQ-x-y: z\r\nContent-Type: multipart/report; report-type='
+                                            b'delivery-status; boundary=b\r\n\r\n--b\r\n'
+                                            b'Content-Type: message/delivery-status\r\n\r\n--b--\r\n'))
+    assert (tmp_path / 'log').read_text() == '1700000000 false z \n1700000000 true z \n'
 
 
 def test_in_and_out_in_one_file(start_daemon: Callable[..., Daemon], sink: CapturingSink, tmp_path: Path) -> None:
