@@ -16,7 +16,7 @@ from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
 from mqlite.mail_log import MailLog
 from mqlite.message.document import Document, Received, encode_each
-from mqlite.message.headers import Trace, extract, header_end, received_header
+from mqlite.message.headers import Trace, count_hops, extract, header_end, received_header
 from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.message.reports import report_kind
 from mqlite.queues.contract import Message, QueueError, Store
@@ -58,6 +58,11 @@ class Receiver:
         Objection: it is refused."""
         if self._store.trouble is not None:
             return reply('queue-trouble')
+        end = header_end(data)
+        if end > session.limits.header:
+            return Objection(reply('header-too-large', session.limits.header))
+        if count_hops(data, end) > session.limits.hops:
+            return Objection(reply('too-many-hops', session.limits.hops))
         recipients = session.recipients or []
         trace = Trace(session.helo, session.client, session.protocol, session.cipher)
         try:

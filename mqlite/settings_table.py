@@ -20,6 +20,8 @@ MailerQ's, or are ours, with the reason:
                                                to is an invitation, and two copies on one host must both start
     application-log      stderr (*)            who starts a program wants to see why it stops
     daemon               false (true)          supervisors and containers want the process in the foreground
+    smtp-client-*        ours                  a stranger is a client outside smtp-range, counted by address, in IPv6 by
+                                               /64; 50 connections at once is Postfix's limit too
     send-log-file        empty (send.log)      no file but the queue appears in the working directory unasked
     smtp-connections     500 (*)               fits the usual limit of 1024 open files
     smtp-connections-in  nine tenths (*)       a tenth is reserved for the other direction; smtp-connections-out too
@@ -88,6 +90,7 @@ EVENTS     = some_of("NEVER", "SUCCESS", "FAILURE", "DELAY")
 CHECKS     = some_of("spf", "dkim", "dmarc", "spam")
 PLACES     = some_of("local", "nonlocal")
 GENERATION = one_of("3", "5")
+LINE_ENDS  = one_of("refuse", "normalise")
 
 _RETRY = "600,600,1800,1800,3600,3600,7200"
 _WWW = "/usr/share/mailerq/current/www"
@@ -141,6 +144,19 @@ _SMTP_IN: _Rows = (
     ("smtp-timeout",          DURATION,   HONOURED, "300",     "a client that is silent for so long is dropped"),
     ("smtp-connections",      COUNT,      HONOURED, "500",     "connections open at once, in and out together"),
     ("smtp-connections-in",   INTEGER,    HONOURED, "0",       "of these, at most so many incoming; 0: nine tenths"),
+    ("smtp-max-recipients",   COUNT,      HONOURED, "1000",    "recipients of a message"),
+    ("smtp-max-header",       SIZE,       HONOURED, "1MB",     "largest header of a message"),
+    ("smtp-max-hops",         COUNT,      HONOURED, "50",      "Received lines of a message; more mean a loop"),
+    ("smtp-max-errors",       COUNT,      HONOURED, "20",      "refused commands between two messages"),
+    ("smtp-max-commands",     COUNT,      HONOURED, "100",     "other commands of a stranger between two messages"),
+    ("smtp-min-rate",         INTEGER,    HONOURED, "500",     "bytes a second that messages must come with; 0: any"),
+    ("smtp-session-timeout",  DURATION,   HONOURED, "10800",   "a stranger's session ends after so long"),
+    ("smtp-greeting-delay",   SECONDS,    HONOURED, "0",       "strangers who speak within it get no greeting"),
+    ("smtp-client-connections", INTEGER,  HONOURED, "50",      "connections of a stranger at once; 0: any number"),
+    ("smtp-client-connection-rate", INTEGER, HONOURED, "0",    "connections of a stranger in a minute; 0: any number"),
+    ("smtp-client-message-rate", INTEGER, HONOURED, "0",       "messages of a stranger in a minute; 0: any number"),
+    ("smtp-client-recipient-rate", INTEGER, HONOURED, "0",     "recipients of a stranger in a minute; 0: any number"),
+    ("smtp-bare-line-ends",   LINE_ENDS,  HONOURED, "refuse",  "messages with a bare CR or LF: refuse or normalise"),
     ("smtp-proxy",            NETWORKS,   HONOURED, "",        "networks whose connections begin with a PROXY header"),
     ("smtp-extract",          FLAG,       HONOURED, "true",    "x-mq-* headers of messages become properties"),
     ("smtp-secure-port",      PORTS,      HONOURED, "",        "ports that speak TLS from the first byte"),

@@ -8,6 +8,7 @@ from mqlite.errors import ConfigError
 from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import STOP_SIGNALS, Reactor
 from mqlite.loop.task import Waiter
+from mqlite.smtp.admission import AdmissionConfig
 from mqlite.smtp.reply import reply
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits, Session
@@ -21,7 +22,7 @@ def run_sink(port: int) -> int:
     """Serve on the loopback address until a signal; the exit status."""
     reactor = Reactor()
     stop = Waiter[None](reactor)
-    config = ServerConfig('sink.localhost', Limits(), 300, Shares().incoming, lambda _client: True)
+    config = ServerConfig('sink.localhost', Limits(), 300, AdmissionConfig(Shares().incoming, lambda _client: True))
     server = SmtpServer(reactor, config, _print)
     try:
         listener = Listener(reactor, ListenSocket(ADDRESS, port), server.accept, print)

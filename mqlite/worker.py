@@ -34,8 +34,9 @@ from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
 from mqlite.refused import RefusedMail
 from mqlite.settings import Settings
+from mqlite.smtp.admission import AdmissionConfig
 from mqlite.smtp.certificates import Certificates
-from mqlite.smtp.clients import ClientRule
+from mqlite.smtp.clients import ClientLimits, ClientRule
 from mqlite.smtp.dsn import Request, make_request
 from mqlite.smtp.grammar import SyntaxFault
 from mqlite.smtp.server import ServerConfig, SmtpServer
@@ -120,14 +121,29 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
     queue = settings.text('rabbitmq-refused')
     refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
     return SmtpServer(reactor, ServerConfig(
-        hostname, Limits(size=settings.integer('smtp-maxsize'), dsn=settings.flag('dsn-advertise'),
-                         loose=settings.text('smtp-validate-address') == 'loose'),
-        settings.seconds('smtp-timeout'),
-        share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')),
-        log.warning, is_local), receiver.receive,
+        hostname, make_limits(settings), settings.seconds('smtp-timeout'), make_admission(settings, share), log.warning,
+        is_local, settings.integer('smtp-min-rate'), settings.text('smtp-bare-line-ends') == 'normalise'),
+        receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None,
         refused.keep if refused is not None else None,
         certificates.context if certificates is not None else None)
+
+
+def make_limits(settings: Settings) -> Limits:
+    """What one session may ask of us."""
+    return Limits(
+        size=settings.integer('smtp-maxsize'), recipients=settings.integer('smtp-max-recipients'),
+        errors=settings.integer('smtp-max-errors'), commands=settings.integer('smtp-max-commands'),
+        header=settings.integer('smtp-max-header'), hops=settings.integer('smtp-max-hops'),
+        dsn=settings.flag('dsn-advertise'), loose=settings.text('smtp-validate-address') == 'loose')
+
+
+def make_admission(settings: Settings, share: Share) -> AdmissionConfig:
+    """Who is let in."""
+    of_client = ClientLimits(*(settings.integer(f'smtp-client-{name}') for name in (
+        'connections', 'connection-rate', 'message-rate', 'recipient-rate')))
+    return AdmissionConfig(share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')), of_client,
+                           settings.seconds('smtp-session-timeout'), settings.seconds('smtp-greeting-delay'))
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,

@@ -53,7 +53,8 @@ RANKS = {
 # for dns/hosts, which looks whether its files have changed.
 PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/verdict',
         'delivery/retry', 'delivery/report', 'auth/*', 'dkim/*', 'database/*')
-DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver', 'smtp/certificates', 'smtp/server', 'smtp/client',
+DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
+           'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',
            'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mqlite.smtp.admission import PROXY_SECONDS
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.proxy import V1_LIMIT, V2_LIMIT, Header, ProxyFault, read_header
-from mqlite.smtp.server import PROXY_SECONDS
 from tests.support.daemon import Daemon
 from tests.support.load import send
 from tests.support.process import HOST, Process, find_program, free_port

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from mqlite.loop.stream import Stream
+from mqlite.smtp.admission import SILENT_SECONDS
 from mqlite.smtp.commands import LINE_LIMIT
-from mqlite.smtp.server import FAREWELLS, LAST_WORDS_SECONDS, OUTPUT_LIMIT, SILENT_SECONDS
+from mqlite.smtp.server import FAREWELLS, LAST_WORDS_SECONDS, OUTPUT_LIMIT
 from mqlite.smtp.session import Session
 from tests.support.smtp import GREETING, Bench
 

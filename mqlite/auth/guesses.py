@@ -19,8 +19,9 @@ Limits: ENTRIES counts of each kind, the one that was touched longest ago gives 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
+
+from mqlite.smtp.clients import network_of
 
 HALF_LIFE = 600.0  # seconds
 CUT_OFF = 10.0  # failures of one network
@@ -45,7 +46,7 @@ class Guesses:
 
     def delay(self, client: str, login: str, now: float) -> float | None:
         """Seconds to wait before this login is looked at; None: do not look at it, send the client away."""
-        network, name = _network(client), _name(login)
+        network, name = network_of(client), _name(login)
         count = _count(self._clients, network, now)
         if count >= CUT_OFF:
             return None
@@ -55,11 +56,11 @@ class Guesses:
 
     def failed(self, client: str, login: str, now: float) -> None:
         """The credentials were wrong. What could not be checked is no failure."""
-        _add(self._clients, _network(client), now)
+        _add(self._clients, network_of(client), now)
         _add(self._logins, _name(login), now)
 
     def succeeded(self, client: str, login: str, now: float) -> None:
-        _add(self._known, (_network(client), _name(login)), now)
+        _add(self._known, (network_of(client), _name(login)), now)
 
 
 def _count(counts: _Counts[Key], key: Key, now: float) -> float:
@@ -78,13 +79,6 @@ def _add(counts: _Counts[Key], key: Key, now: float) -> None:
 
 def _delay(count: float, longest: float) -> float:
     return 0.0 if count < 0.5 else min(2 ** (count - 1), longest)
-
-
-def _network(client: str) -> str:
-    address = ip_address(client.partition('%')[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(ip_network((int(address), 64), strict=False))
-    return str(getattr(address, 'ipv4_mapped', None) or address)
 
 
 def _name(login: str) -> str:

@@ -106,6 +106,10 @@ class Stream:
         if data:
             self._in, self._at = data + self.take(), 0
 
+    def look(self) -> bool:
+        """Whether something has arrived that was not taken, also if the reactor has not come to it."""
+        return self.buffered > 0 or self._lost is None and self._receive() and self.buffered > 0
+
     def wait_bytes(self) -> Waiter[None]:
         """Send what was written, then wait until more input has arrived. To be awaited at once."""
         before = self.received

@@ -60,6 +60,12 @@ def header_end(mime: bytes) -> int:
     return len(mime) if end < 0 else end + 2
 
 
+def count_hops(mime: bytes, end: int) -> int:
+    """How many servers have put their Received line into the header, which ends there."""
+    header = b'\n' + mime[:end].lower()
+    return header.count(b'\nreceived:')
+
+
 def extract(mime: bytes) -> tuple[bytes, dict[str, Any]]:
     """The message without its x-mq-* headers, and the properties that they ask for.
 

@@ -27,6 +27,7 @@ class Command:
     check: Callable[[Session, str], Any]
     proceed: Callable[[Session, Any], bytes]
     step: str = ''  # what plugins are asked about; '' when they are not
+    last: bool = False  # its reply must be read before the next command is sent (RFC 2920 3.1)
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,32 @@ class Checked:
 
 def check(session: Session, line: bytes) -> Checked:
     """Parse and check one line; Refused."""
-    command, argument = parse_line(line)
+    command, argument = parse_line(session, line)
     return Checked(command, command.check(session, argument))
 
 
 def answer(session: Session, line: bytes) -> bytes:
     """The reply to one line as it was received, with its line end."""
     try:
-        command, argument = parse_line(line)
+        command, argument = parse_line(session, line)
         return command.proceed(session, command.check(session, argument))
     except Refused as refusal:
         return session.failed(refusal.answer)
 
 
-def parse_line(line: bytes) -> tuple[Command, str]:
-    """The row of the table and the argument, stripped. Refused when there is no such command."""
+def parse_line(session: Session, line: bytes) -> tuple[Command, str]:
+    """The row of the table and the argument, stripped. Refused when there is no such command.
+
+    A client that does not wait where it must does not listen: its next lines answer nothing that we have said.
+    """
     if line[-2:] != b'\r\n' or b'\r' in line[:-2]:
         raise Refused('bad-line-end')
     verb, _, argument = line[:-2].decode('utf-8', 'surrogateescape').partition(' ')  # no grammar has surrogates
     command = COMMANDS.get(verb.upper())
     if command is None:
         raise Refused('unknown-command')
+    if session.pipelines and (command.last or not session.esmtp):
+        return _OUT_OF_SYNC, ''
     return command, argument.strip(' \t')
 
 
@@ -82,12 +88,12 @@ def _check_hello(session: Session, argument: str) -> str:
 
 def _proceed_ehlo(session: Session, name: str) -> bytes:
     session.hello(name, esmtp=True)
-    return format_reply(250, '', f'{session.hostname} greets {name}', *offers(session))
+    return session.idled(format_reply(250, '', f'{session.hostname} greets {name}', *offers(session)))
 
 
 def _proceed_helo(session: Session, name: str) -> bytes:
     session.hello(name, esmtp=False)
-    return format_reply(250, '', f'{session.hostname} greets {name}')
+    return session.idled(format_reply(250, '', f'{session.hostname} greets {name}'))
 
 
 # MAIL
@@ -97,6 +103,8 @@ def _check_mail(session: Session, argument: str) -> Address:
         raise Refused('hello-first')
     if session.sender is not None:
         raise Refused('nested-mail')
+    if session.usage is not None and not session.usage.may_begin:
+        raise Refused('client-messages', session.client)
     sender, words = _path(session, argument, 'FROM:', 'bad-sender')
     parameters = read_parameters(session, 'MAIL', words)
     if not (sender.isascii() or 'SMTPUTF8' in parameters):
@@ -122,11 +130,15 @@ def _check_rcpt(session: Session, argument: str) -> Address:
     parameters = read_parameters(session, 'RCPT', words)
     if len(session.recipients) >= session.limits.recipients:
         raise Refused('too-many-rcpts')
+    if session.usage is not None and not session.usage.may_add:
+        raise Refused('client-recipients', session.client)
     return Address(recipient, session.is_local is not None and session.is_local(recipient), parameters)
 
 
 def _proceed_rcpt(session: Session, recipient: Address) -> bytes:
     assert session.recipients is not None
+    if session.usage is not None:
+        session.usage.recipients += 1
     if not session.may_relay and not recipient.local:
         raise Refused('relay-denied', session.client)
     session.recipients.append(recipient)
@@ -191,15 +203,15 @@ def _check_unsupported(session: Session, argument: str) -> None:
 
 def _proceed_rset(session: Session, _parsed: None) -> bytes:
     session.reset()
-    return reply('reset')
+    return session.idled(reply('reset'))
 
 
 def _proceed_noop(session: Session, _parsed: None) -> bytes:
-    return reply('ok')
+    return session.idled(reply('ok'))
 
 
 def _proceed_vrfy(session: Session, _parsed: None) -> bytes:
-    return reply('cannot-verify')
+    return session.idled(reply('cannot-verify'))
 
 
 def _check_help(session: Session, argument: str) -> str:
@@ -211,7 +223,7 @@ def _check_help(session: Session, argument: str) -> str:
 def _proceed_help(session: Session, topic: str) -> bytes:
     lines = [' '.join([row.syntax, *(f'[{name}]' for name in parameter_names(session, verb))])
              for verb, row in COMMANDS.items() if row.syntax and topic in ('', verb)]
-    return format_reply(214, '2.0.0', *([] if topic else ['Commands:']), *lines)
+    return session.idled(format_reply(214, '2.0.0', *([] if topic else ['Commands:']), *lines))
 
 
 def _proceed_quit(session: Session, _parsed: None) -> bytes:
@@ -231,6 +243,11 @@ def _proceed_proxy(session: Session, _parsed: None) -> bytes:
     return reply('not-a-proxy')
 
 
+def _proceed_out_of_sync(session: Session, _parsed: None) -> bytes:
+    session.ended = True
+    return reply('out-of-sync')
+
+
 def _path(session: Session, argument: str, prefix: str, refusal: str, home: str = '') -> tuple[str, dict[str, str]]:
     """`FROM:<address> [parameters]`; a space after the colon is common and harmless."""
     if argument[:len(prefix)].upper() != prefix:
@@ -243,15 +260,15 @@ def _path(session: Session, argument: str, prefix: str, refusal: str, home: str 
 
 #   verb             syntax                              check               proceed
 COMMANDS: dict[str, Command] = {
-    'EHLO': Command('EHLO hostname',                     _check_hello,       _proceed_ehlo),
-    'HELO': Command('HELO hostname',                     _check_hello,       _proceed_helo),
+    'EHLO': Command('EHLO hostname',                     _check_hello,       _proceed_ehlo, last=True),
+    'HELO': Command('HELO hostname',                     _check_hello,       _proceed_helo, last=True),
     'MAIL': Command('MAIL FROM:<address>',               _check_mail,        _proceed_mail, 'mq_smtp_in_mailfrom'),
     'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
-    'DATA': Command('DATA',                              _check_data,        _proceed_data),
+    'DATA': Command('DATA',                              _check_data,        _proceed_data, last=True),
     'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
-    'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop),
-    'VRFY': Command('VRFY name',                         _check_vrfy,        _proceed_vrfy),
+    'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop, last=True),
+    'VRFY': Command('VRFY name',                         _check_vrfy,        _proceed_vrfy, last=True),
     'HELP': Command('HELP [command]',                    _check_help,        _proceed_help),
     'QUIT': Command('QUIT',                              _check_no_argument, _proceed_quit),
     'EXPN': Command('',                                  _check_unsupported, _proceed_noop),
@@ -264,3 +281,5 @@ COMMANDS: dict[str, Command] = {
     'PUT':     Command('',                               _check_nothing,     _proceed_http),
     'PROXY':   Command('',                               _check_nothing,     _proceed_proxy),
 }
+
+_OUT_OF_SYNC = Command('', _check_nothing, _proceed_out_of_sync)

@@ -23,8 +23,8 @@ class DataReader:
 
     def __init__(self, limit: int) -> None:
         self.too_large = False
+        self.size = 0  # bytes on the wire
         self._limit = limit
-        self._size = 0  # bytes on the wire
         self._dots = 0  # lines that begin with a dot, the final one included
         self._data = bytearray()
         self._tail = b'\r\n'  # the last bytes seen: an end may lie across two reads
@@ -55,8 +55,8 @@ class DataReader:
         return data.replace(b'\r\n.', b'\r\n') if self._dots > 1 else data
 
     def _keep(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size - self._dots - 2 > self._limit:  # the final line: three octets, one of them a dot
+        self.size += len(data)
+        if self.size - self._dots - 2 > self._limit:  # the final line: three octets, one of them a dot
             self.too_large = True
         if self.too_large:
             self._data = bytearray()

@@ -7,45 +7,32 @@
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
 A client that does not take its replies is not read from: it cannot make us keep more than OUTPUT_LIMIT of them.
 `receive` decides what becomes of a message, and is awaited: its reply means "kept". While a handshake is under way
-nothing is said in clear, whatever happens. Limits: the `share` of connections, the Limits of the session, `timeout`
-seconds for each command, each piece of data and each handshake.
-
-When the share is full, a new client takes the place of the one that has been silent for longest, if that was for
-SILENT_SECONDS: thousands that connect and stall keep nobody out. Otherwise it gets 421.
+nothing is said in clear, whatever happens. Limits: the Limits of the session, `timeout` seconds for each command, each
+piece of data and each handshake, `min_rate` for a message; and what `admission.py` holds. A stranger must wait for each
+reply that RFC 2920 tells it to wait for.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Callable
 
-from mqlite.errors import MqliteError
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.sync import Signal
 from mqlite.loop.task import Cancelled, Task, Timeout
 from mqlite.loop.tls import TlsContext, TlsError
-from mqlite.smtp.clients import ClientRule
+from mqlite.smtp.admission import Admission, AdmissionConfig, Displaced
 from mqlite.smtp.commands import LINE_LIMIT, answer, check
-from mqlite.smtp.framing import DataReader, has_bare_line_ends
-from mqlite.smtp.proxy import Header, ProxyFault, read_header
+from mqlite.smtp.framing import DataReader, has_bare_line_ends, normalise
+from mqlite.smtp.proxy import ProxyFault
 from mqlite.smtp.reply import reply
 from mqlite.smtp.session import DATA, TLS, Asker, Limits, Objection, Refused, Session
-from mqlite.smtp.shares import Share
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
 FAREWELLS = 100  # such clients at once: they are no part of the share, and take descriptors
-SILENT_SECONDS = 10.0  # what Postfix, under stress, allows for a command
-_LOOK_SECONDS = 1.0  # between two looks through all sessions for silent ones
-PROXY_SECONDS = 5.0  # for a PROXY header to arrive: time to repeat a lost segment
 OUTPUT_LIMIT = 65536  # bytes of replies to one batch before we wait for the client to take them
-
-
-class Displaced(MqliteError):
-    """Nobody's fault: the place is needed, and this client has been silent."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +42,11 @@ class ServerConfig:
     hostname: str
     limits: Limits
     timeout: float  # seconds
-    share: Share  # of the connections
-    may_relay: Callable[[str], bool]
-    is_proxy: Callable[[str], bool] = ClientRule([])  # the connections of these begin with a PROXY header
+    admission: AdmissionConfig  # who is let in
     on_note: Callable[[str], object] = id  # told in a line what an operator should know
     is_local: Callable[[str], bool] | None = None  # addresses that anybody may send to
+    min_rate: float = 0.0  # bytes of a message per second; 0: any
+    normalises: bool = False  # bare line ends are mended instead of refused
 
 
 class SmtpServer:
@@ -81,8 +68,7 @@ class SmtpServer:
         self._on_refused = on_refused
         self._tls_context = tls_context
         self._tasks: dict[Task[None], tuple[Stream, Session]] = {}
-        self._silent: deque[tuple[float, Task[None]]] = deque()  # heard when, the longest silent first
-        self._next_look = 0.0  # for silent ones
+        self._admission = Admission(reactor, config.admission)
         self._farewells = 0
         self._ended = Signal(reactor)
         self._stopping = False
@@ -94,29 +80,14 @@ class SmtpServer:
         """Serve a client that has just connected. `tls`: it begins with a handshake."""
         config = self._config
         address, port = stream.peer
-        if self._stopping or config.share.full and not self._make_room():
+        if self._stopping or not self._admission.enter(self._tasks):
             self._say_farewell(stream, b'' if tls else reply('shutdown' if self._stopping else 'too-busy'))
             return
-        config.share.take()
-        session = Session(config.hostname, address, port, stream.local, config.may_relay(address), config.limits,
-                          config.is_local, starttls=self._tls_context is not None, then=TLS if tls else '')
+        session = Session(config.hostname, address, port, stream.local, config.admission.may_relay(address),
+                          config.limits, config.is_local, starttls=self._tls_context is not None,
+                          then=TLS if tls else '')
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
         self._tasks[task] = stream, session
-
-    def _make_room(self) -> bool:
-        """End the session that has been silent for longest; False when none was silent for long enough."""
-        now = self._reactor.turn_time
-        if not self._silent and now >= self._next_look:
-            self._next_look = now + _LOOK_SECONDS
-            self._silent.extend(sorted(((stream.heard, task) for task, (stream, _) in self._tasks.items()
-                                        if stream.heard <= now - SILENT_SECONDS), key=itemgetter(0)))
-        while self._silent:
-            heard, task = self._silent.popleft()
-            stream, _session = self._tasks.get(task, (None, None))
-            if stream is not None and stream.heard == heard and stream.waits_for_peer:
-                task.cancel(Displaced())
-                return True
-        return False
 
     async def stop(self, seconds: float) -> None:
         """End the sessions: idle ones with 421 now, those that send a message after it, all within `seconds`."""
@@ -137,14 +108,15 @@ class SmtpServer:
         task = self._reactor.current
         last_words = b''
         try:
-            if self._config.is_proxy(session.client):
-                await self._learn_client(stream, session)
+            await self._admission.identify(stream, session)
             await self._converse(stream, session)
         except ProxyFault as fault:
             self._config.on_note(f'{session.client}, which is in smtp-proxy: {fault}')
             last_words = reply('not-proxied')
         except Timeout:
             last_words = reply('timeout')
+        except Refused as refusal:
+            last_words = refusal.answer
         except Displaced:
             last_words = reply('too-busy')
         except Cancelled:
@@ -164,7 +136,7 @@ class SmtpServer:
                     await session.asker.end()
             finally:
                 del self._tasks[task]  # type: ignore[arg-type]
-                self._config.share.give_back()
+                self._admission.leave(session)
                 self._ended.notify()
 
     def _say_farewell(self, stream: Stream, last_words: bytes) -> None:
@@ -184,28 +156,8 @@ class SmtpServer:
         finally:
             self._farewells -= 1
 
-    async def _learn_client(self, stream: Stream, session: Session) -> None:
-        """A proxy says for whom it speaks. Whom it cannot name gets none of the proxy's own rights."""
-        stream.expire_in(PROXY_SECONDS)
-        try:
-            header = await self._read_proxy_header(stream)
-        except Timeout:
-            raise ProxyFault(f'no PROXY header within {PROXY_SECONDS:g} s') from None
-        if header.client is not None:
-            stream.peer = session.client, session.client_port = header.client
-        session.in_range = (header.own or header.client is not None) and self._config.may_relay(session.client)
-
-    async def _read_proxy_header(self, stream: Stream) -> Header:
-        while True:
-            data = stream.take()
-            header = read_header(data)
-            stream.put_back(data[header.length:] if header else data)
-            if header is not None:
-                return header
-            await stream.wait_bytes()
-
     async def _converse(self, stream: Stream, session: Session) -> None:
-        timeout, unread = self._config.timeout, 0
+        timeout, unread, strict = self._config.timeout, 0, not session.in_range
         stream.expire_in(timeout)
         stream.write(await self._greet(stream, session))
         stream.expire_in(timeout)
@@ -215,8 +167,12 @@ class SmtpServer:
                 if line is None:
                     unread = 0
                     stream.flush()
+                    if self._reactor.turn_time > session.ends:
+                        raise Refused('session-over')
                     await (stream.drain() if stream.unsent else stream.wait_bytes())
                     continue
+                if strict:
+                    session.pipelines = stream.buffered > 0
                 text = answer(session, line) if session.asker is None else await self._answer(session, line)
             except LineTooLong:
                 await self._skip_line(stream)
@@ -234,7 +190,7 @@ class SmtpServer:
                     raise Cancelled
 
     async def _greet(self, stream: Stream, session: Session) -> bytes:
-        """The greeting, or the refusal. Plugins see a client when it can be talked to: behind the handshake."""
+        """The greeting, or why there is none. Plugins see a client when it can be talked to: behind the handshake."""
         if session.then == TLS:
             await self._shake_hands(stream, session)
         if self._ask_for is not None:
@@ -242,6 +198,8 @@ class SmtpServer:
         objection = await self._ask(session, 'mq_smtp_in_connect')
         if objection is None and session.secure:
             objection = await self._ask(session, 'mq_smtp_in_secure')
+        if objection is None and not session.in_range and await self._admission.speaks_early(stream):
+            objection = Objection(reply('early-talker'))
         if objection is None:
             return session.greeting()
         session.ended = True
@@ -294,11 +252,11 @@ class SmtpServer:
 
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""
-        reader = DataReader(session.limits.size)
+        reader, begun = DataReader(session.limits.size), self._reactor.turn_time
         rest = reader.feed(stream.take())
         while rest is None:
+            stream.expire_in(self._patience(session, begun, reader.size))
             await stream.wait_bytes()
-            stream.expire_in(self._config.timeout)
             rest = reader.feed(stream.take())
         stream.put_back(rest)
         if reader.too_large:
@@ -310,13 +268,21 @@ class SmtpServer:
                 self._on_refused(session, data, verdict.answer)
             return session.refused(verdict)
         if verdict[:1] == b'2':
-            session.errors = 0
+            session.kept()
         return verdict
+
+    def _patience(self, session: Session, begun: float, size: int) -> float:
+        """How long to wait for more of a message, of which so much has come since then."""
+        now, timeout, rate = self._reactor.turn_time, self._config.timeout, self._config.min_rate
+        ends = min(session.ends, begun + timeout + size / rate) if rate else session.ends
+        return min(timeout, ends - now)
 
     async def _judge(self, session: Session, data: bytes) -> bytes | Objection:
         """What becomes of a message that was received: the reply, or why it is refused."""
         if has_bare_line_ends(data):
-            return Objection(reply('bare-line-end'))
+            if not self._config.normalises:
+                return Objection(reply('bare-line-end'))
+            data = normalise(data)
         return await self._ask(session, 'mq_smtp_in_data', data) or await self._receive(session, data)
 
     async def _skip_line(self, stream: Stream) -> None:

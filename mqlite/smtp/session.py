@@ -13,11 +13,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Callable, Protocol
 
 from mqlite.errors import MqliteError
+from mqlite.smtp.clients import Usage
 from mqlite.smtp.reply import reply
 
 DATA, TLS = 'data', 'tls'  # what may come in place of the next command
@@ -67,6 +69,9 @@ class Limits:
     size: int = 100 * 1024 * 1024  # bytes of a message
     recipients: int = 1000  # per message; RFC 5321 4.5.3.1.8 asks for at least 100
     errors: int = 20  # refused commands since the last message that was kept, then 421
+    commands: int = 100  # commands since then that brought no message nearer; as Postfix
+    header: int = 1024 * 1024  # bytes of a message's header
+    hops: int = 50  # Received lines of a message: with more it goes round in circles; as Postfix
     dsn: bool = False  # the DSN extension is on offer
     loose: bool = False  # local parts may be anything
 
@@ -91,9 +96,13 @@ class Session:
     cipher: tuple[str, str, int] | None = None  # its name, the version of TLS, secret bits; None in clear
     then: str = ''  # DATA, TLS: comes in place of the next command
     errors: int = 0
+    idle: int = 0  # commands that brought no message nearer
+    pipelines: bool = False  # more has arrived behind the command in hand; of clients that may not do so everywhere
     said_quit: bool = False
     ended: bool = False  # close when the last reply is sent
     asker: Asker | None = None
+    ends: float = math.inf  # when it has lasted long enough, by the monotonic clock
+    usage: Usage | None = None  # what this client does; None when nobody counts it
 
     @property
     def may_relay(self) -> bool:
@@ -129,6 +138,8 @@ class Session:
 
     def begin(self, sender: Address) -> None:
         self.sender, self.recipients = sender, []
+        if self.usage is not None:
+            self.usage.messages += 1
 
     def reset(self) -> None:
         """Forget the transaction, keep the session."""
@@ -145,6 +156,19 @@ class Session:
             self.ended = True
         answer = self.failed(objection.answer)
         return b'' if objection.said and answer is objection.answer else answer
+
+    def kept(self) -> None:
+        """A message was: the client is at work, and may err again."""
+        self.errors = self.idle = 0
+
+    def idled(self, answer: bytes) -> bytes:
+        """Count a command that brings no message nearer; the answer, or the last one when there were too many."""
+        if not self.in_range:
+            self.idle += 1
+            if self.idle > self.limits.commands:
+                self.ended = True
+                return reply('too-many-commands')
+        return answer
 
     def failed(self, answer: bytes) -> bytes:
         """Count a refused command; the answer, or the last one when there were too many.

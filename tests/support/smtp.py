@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Callable, TypeVar, Union
 
@@ -18,6 +18,7 @@ from mqlite.plugin.host import PluginHost
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, QueueStatus
 from mqlite.receive import Receiver, ReceiverConfig
 from mqlite.refused import RefusedMail
+from mqlite.smtp.admission import AdmissionConfig
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.server import LAST_WORDS_SECONDS, ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits, Objection, Session
@@ -112,9 +113,12 @@ class Bench:
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = UNLIMITED,
                  relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
                  may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
-                 is_local: Callable[[str], bool] | None = None, certificate: Certificate | None = None,
+                 is_local: Callable[[str], bool] | None = None, config: Mapping[str, Any] | None = None,
+                 admission: Mapping[str, Any] | None = None, certificate: Certificate | None = None,
                  over_tls: bool = False, **limits: Any) -> None:
-        """`relay`: everybody may, or nobody, unless `may_relay` says who. What the operator is told is in `notes`."""
+        """`relay`: everybody may, or nobody, unless `may_relay` says who. `config`, `admission`: of ServerConfig and
+        AdmissionConfig, what has no name here. What the operator is told is in `notes`.
+        """
         self.clock = VirtualClock()
         self.errors: list[BaseException] = []
         self.reactor = Reactor(self.clock, lambda error, where: self.errors.append(error))
@@ -124,10 +128,12 @@ class Bench:
         host = plugins(self.reactor) if plugins else None
         self.notes: list[str] = []
         self.shares = Shares(connections)
-        config = ServerConfig(NAME, Limits(**limits), timeout, self.shares.incoming,
-                              may_relay or (lambda address: relay), is_proxy, self.notes.append, is_local)
+        let_in = AdmissionConfig(self.shares.incoming, may_relay or (lambda address: relay), is_proxy,
+                                 **(admission or {}))
+        server_config = ServerConfig(NAME, Limits(**limits), timeout, let_in, self.notes.append, is_local,
+                                     **(config or {}))
         refused = RefusedMail(self.reactor, self.store, 'refused', NAME, self.notes.append)
-        self.server = SmtpServer(self.reactor, config, receive or self.receiver.receive,
+        self.server = SmtpServer(self.reactor, server_config, receive or self.receiver.receive,
                                  host.ask_for if host else None, refused.keep,
                                  partial(server_context_of, certificate) if certificate else None)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
