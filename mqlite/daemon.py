@@ -1,17 +1,17 @@
-"""The daemon: a process with its ports, its user, its signals, and a worker.
+"""The daemon: its ports, its user, its signals, and a supervisor that keeps the workers running.
 
-Start: log, lock, ports, then the user is changed, then the worker is opened and listens. Whatever fails before the
-first client is greeted is a ConfigError with one line for the operator, and nothing has happened.
+Start: lock, ports, then the user is changed, then the workers are forked. Whatever fails before the first client is
+greeted is a ConfigError with one line for the operator, and nothing has happened.
 
-Stop (SIGTERM, SIGINT): the worker stops. A second signal ends the process at once, which is safe at any moment:
-nothing is acknowledged before it is kept.
+Stop (SIGTERM, SIGINT): the ports close, the workers stop. A second signal ends all at once, which is safe at any
+moment: nothing is acknowledged before it is kept.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-import traceback
 
 from mqlite import __version__
 from mqlite.database.open import prepare
@@ -20,69 +20,76 @@ from mqlite.host import allow_open_files, become_user, host_name, take_lock
 from mqlite.log import Log
 from mqlite.loop.clock import Clock
 from mqlite.loop.connect import ANY_ADDRESS, NO_SUCH_FAMILY, ListenSocket
+from mqlite.loop.fork import Parent
 from mqlite.loop.reactor import HANG_UP, STOP_SIGNALS, Reactor
-from mqlite.loop.task import Waiter
+from mqlite.recorder import Recorder
 from mqlite.settings import Settings
 from mqlite.smtp.certificates import Certificates
-from mqlite.worker import Worker
+from mqlite.supervisor import Supervisor
+from mqlite.worker_process import Inherited, WorkerProcess
 
 OTHER_FILES = 400  # beside the connections: queue, logs, resolver, plugins, clients that are being sent away
 
 
 class Daemon:
-    """One process."""
+    """The process that was started."""
 
     def __init__(self, settings: Settings, log: Log) -> None:
         self._settings = settings
         self._log = log
-        self._reactor = Reactor(on_error=self._report)
-        self._stop = Waiter[None](self._reactor)
+        self._processes, self._threads = settings.integer('processes'), settings.integer('smtp-threads')
+        self._recorder = Recorder(self._processes * self._threads)
+        self._entropy = secrets.randbits(64)
         sys.unraisablehook = self._report_ignored
 
     def run(self) -> int:
         """Serve until a signal; the exit status."""
         settings = self._settings
+        hostname = host_name(settings.text('hostname'))
         lock = take_lock(settings.text('lock')) if settings.text('lock') else None
-        sockets = open_sockets(settings)
+        self._sockets = open_sockets(settings)
         if not allow_open_files(settings.integer('smtp-connections') + OTHER_FILES):
             self._log.warning('this host allows us fewer open files than smtp-connections needs; see ulimit -Hn')
-        certificates = load_certificates(settings, self._log)
+        self._certificates = load_certificates(settings, self._log)
         if settings.text('user'):
             become_user(settings.text('user'))
         prepare(settings, self._log)
+        reactor = Reactor(on_error=self._log.mistake)
+        supervisor = Supervisor(reactor, self._log, self._processes, self._work, self._recorder,
+                                lambda: self._running(hostname))
+
+        def signalled() -> None:
+            for place in self._sockets:
+                place.close()
+            supervisor.stop()
+
         for number in STOP_SIGNALS:
-            self._reactor.on_signal(number, self._signalled)
-        self._reactor.on_signal(HANG_UP, self._hung_up)
-        self._reactor.run(self._serve(Worker(self._reactor, settings, self._log, sockets, certificates)))
-        self._reactor.close()
+            reactor.on_signal(number, signalled)
+        reactor.on_signal(HANG_UP, self._hung_up)
+        status = reactor.run(supervisor.run())
+        reactor.close()
+        self._log.info('stopped')
         if lock is not None:
             os.close(lock)
-        return 0
+        return status
 
-    async def _serve(self, worker: Worker) -> None:
-        await worker.open()
-        worker.listen()
-        hostname = host_name(self._settings.text('hostname'))
-        self._log.info(f'mqlite {__version__} is running as {hostname}, process {os.getpid()}')
-        await self._stop
-        await worker.stop()
+    def _work(self, parent: Parent, number: int, serial: int) -> int:
+        """The life of a worker process."""
+        threads = self._threads
+        seats = self._recorder.seats[number * threads:(number + 1) * threads]
+        process = WorkerProcess(self._settings, self._log, parent,
+                                Inherited(self._sockets, self._certificates, self._recorder, seats))
+        return process.run(self._entropy + serial * threads)
 
-    def _signalled(self) -> None:
-        if self._stop.done:
-            self._log.warning('second signal: ending at once')
-            os._exit(1)
-        self._stop.set()
+    def _running(self, hostname: str) -> None:
+        for place in self._sockets:
+            self._log.info(f'listening on {place.address} port {place.port}')
+        workers = f', {self._processes} worker processes' if self._processes > 1 else ''
+        self._log.info(f'mqlite {__version__} is running as {hostname}, process {os.getpid()}{workers}')
 
     def _hung_up(self) -> None:
         """What log rotation sends. Log files are opened anew by themselves; a new configuration needs a restart."""
         self._log.info('SIGHUP: nothing to do; restart for a new configuration')
-
-    def _report(self, error: BaseException, where: str) -> None:
-        """A mistake of ours: one task or callback has ended, the others go on."""
-        frames = ' < '.join(f'{frame.name} {os.path.basename(frame.filename)}:{frame.lineno}'
-                            for frame in reversed(traceback.extract_tb(error.__traceback__)))
-        self._log.critical(f'internal error {where}: {error!r} in {frames}')
-
 
     def _report_ignored(self, ignored: sys.UnraisableHookArgs) -> None:
         """What went wrong where nothing can be raised: in a callback from C, or while something is let go of."""

@@ -13,6 +13,7 @@ import os
 import sys
 import syslog
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Callable, TextIO
 
@@ -46,6 +47,12 @@ class Log:
     def info(self, text: str) -> None:
         self._write('info', text)
 
+    def mistake(self, error: BaseException, where: str) -> None:
+        """A mistake of ours: one task or callback has ended, the others go on."""
+        frames = ' < '.join(f'{frame.name} {os.path.basename(frame.filename)}:{frame.lineno}'
+                            for frame in reversed(traceback.extract_tb(error.__traceback__)))
+        self.critical(f'internal error {where}: {error!r} in {frames}')
+
     def _write(self, level: str, text: str) -> None:
         shown = escape(text)
         moment = time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())
@@ -64,8 +71,10 @@ def escape(text: str) -> str:
 
 
 class LogFile:
-    """A file that is opened again when its name leads elsewhere. A line is one write: those of other processes, which
-    may have the same file, stand before it or behind it. Open as long as the process runs."""
+    """A file that is opened again when its name leads elsewhere. Open as long as the process runs.
+
+    Several threads may write, and several processes: a line is one write, and the descriptor stays the same.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -79,8 +88,8 @@ class LogFile:
             moved = True
         if moved:
             fresh = self._open()  # where it cannot be opened the old one stays, so that there is a next time
-            os.close(self._descriptor)
-            self._descriptor = fresh
+            os.dup2(fresh, self._descriptor, inheritable=False)
+            os.close(fresh)
         os.write(self._descriptor, f'{line}\n'.encode('utf-8', 'backslashreplace'))
 
     def _open(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import secrets
 from typing import Callable
 
 from mqlite.database.locals import LocalAddresses
@@ -32,9 +31,10 @@ def make_store(reactor: Reactor, settings: Settings, on_note: Callable[[str], ob
     return open_store(reactor, settings, make_resolver(reactor, settings), on_note)
 
 
-def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: str,
+def make_receiver(reactor: Reactor, settings: Settings, store: Store, hostname: str, number: int,
                   log: MailLog | None = None) -> Receiver:
-    identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), secrets.randbits(64))
+    """`number` keeps the identifiers of those that start in the same second apart."""
+    identifiers = Identifiers(settings.text('server-id'), reactor.clock.time(), number)
     return Receiver(reactor.clock, store, identifiers, ReceiverConfig(
         hostname, settings.text('rabbitmq-inbox'), settings.flag('smtp-extract'),
         settings.text('rabbitmq-local'), settings.text('rabbitmq-reports')), log)

@@ -6,6 +6,7 @@ sendmail expect them; a line on standard error says what went wrong.
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -88,7 +89,7 @@ def _keep(settings: Settings, hostname: str, sender: str, recipients: Sequence[s
         store = make_store(reactor, settings, lambda text: print(f'mqlite: {text}', file=sys.stderr))
         await store.open()
         try:
-            receiver = make_receiver(reactor, settings, store, hostname)
+            receiver = make_receiver(reactor, settings, store, hostname, secrets.randbits(64))
             addresses = [Address(recipient, recipient in local) for recipient in recipients]
             await receiver.keep(receiver.prepare(sender, addresses, data, Trace('', '', 'local'), origin, trusted=True))
         finally:

@@ -1,6 +1,7 @@
 """A worker: one loop with everything that belongs to it, and what is wired to what.
 
-Opening: the plugins' contexts, the queue, the delivery engine; then it listens. Whatever fails before is a ConfigError.
+Opening: the context of the plugins, the queue. When all workers of the process are open, they begin to listen and to
+deliver. Whatever fails before is a ConfigError.
 
 Stopping: no new clients; idle sessions get 421; messages that are being received or sent are finished, for at most
 STOP_SECONDS; what was not finished goes back to its queue; the queue is closed.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
@@ -27,11 +29,10 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.tls import client_context
 from mqlite.mail_log import MailLog, open_mail_log
 from mqlite.parts import make_receiver, make_resolver, make_store
-from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.host import PluginHost
-from mqlite.plugin.loader import load_plugins
 from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
+from mqlite.recorder import Recorder, Seat
 from mqlite.refused import RefusedMail
 from mqlite.settings import Settings
 from mqlite.smtp.admission import AdmissionConfig
@@ -47,31 +48,47 @@ STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (s
 _LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'))
 
 
+@dataclass(frozen=True)
+class Portion:
+    """What is this worker's own among all workers of the daemon."""
+
+    number: int  # never the number of two
+    workers: int  # how many there are
+    seat: Seat  # where it notes what plugins do
+    recorder: Recorder
+
+    def of(self, limit: int) -> int:
+        """This worker's part of a limit of the daemon; 0 means none."""
+        return max(1, limit // self.workers) if limit else 0
+
+
 class Worker:
     """One reactor, one store, the server, the delivery engine, and a context of the plugins."""
 
     def __init__(self, reactor: Reactor, settings: Settings, log: Log, sockets: Sequence[ListenSocket],
-                 certificates: Certificates | None) -> None:
-        """ConfigError, also when a plugin cannot be loaded."""
+                 host: PluginHost | None, certificates: Certificates | None, portion: Portion) -> None:
+        """ConfigError. The listening sockets are the worker's to close."""
         self._reactor = reactor
         self._log = log
         hostname = host_name(settings.text('hostname'))
         self._database = open_database(reactor, settings, log)
         is_local = None if self._database is None else Locals(self._database, log)
-        self._host = make_plugin_host(reactor, settings, log)
+        self._host = host
         self._store = make_store(reactor, settings, log.warning)
-        shares = Shares(settings.integer('smtp-connections'), settings.integer('smtp-connections-in'),
-                        settings.integer('smtp-connections-out'))
+        shares = Shares(*(portion.of(settings.integer(name)) for name in
+                          ('smtp-connections', 'smtp-connections-in', 'smtp-connections-out')))
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
-                                   certificates)
+                                   certificates, portion.number)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
-                                   open_mail_log(settings, 'send', log.warning))
+                                   open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned)
+        self._portion = portion
+        shared = self._is_busiest if portion.workers > 1 else None
         secure_ports = settings.ports('smtp-secure-port')
         self._listeners = [Listener(reactor, place, partial(self._server.accept, tls=place.port in secure_ports),
-                                    log.warning) for place in sockets]
+                                    log.warning, shared) for place in sockets]
 
     async def open(self) -> None:
-        """Ready to listen; ConfigError."""
+        """Ready to begin; ConfigError."""
         if self._database is not None:
             self._database.start()
         if self._host is not None:
@@ -80,14 +97,21 @@ class Worker:
             await self._store.open()
         except QueueError as error:
             self._log.warning(str(error))  # the store goes on trying; until then clients get 451
-        self._engine.start()
 
-    def listen(self) -> None:
+    async def begin(self) -> None:
+        """All workers of the process are open."""
+        self._engine.start()
+        self._portion.seat.sessions = 0
         for listener in self._listeners:
             listener.start()
-            self._log.info(f'listening on {listener.address} port {listener.port}')
+
+    def _is_busiest(self) -> bool:
+        portion = self._portion
+        portion.seat.sessions = len(self._server)
+        return portion.recorder.is_busiest(portion.seat)
 
     async def stop(self) -> None:
+        self._portion.seat.leave_for_good()
         for listener in self._listeners:
             listener.close()
         self._log.info(f'stopping: {len(self._server)} sessions')
@@ -98,26 +122,14 @@ class Worker:
         await self._store.close()
         if self._database is not None:
             await self._database.stop()
-        self._log.info('stopped')
-
-
-def make_plugin_host(reactor: Reactor, settings: Settings, log: Log) -> PluginHost | None:
-    """The plugins, loaded; None where there are none."""
-    directory = settings.text('plugin-directory')
-    if not directory:
-        return None
-    hooks = Hooks(log)
-    plugins = load_plugins(directory, log, int(settings.text('plugin-generation') or 0), settings.text('plugin-shim'),
-                           hooks)
-    log.info(f'plugins in {directory}: {", ".join(plugin.name for plugin in plugins) or "none"}')
-    return PluginHost(plugins, reactor, log, settings.seconds('plugin-timeout'), hooks) if plugins else None
 
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
                 host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
-                share: Share, certificates: Certificates | None) -> SmtpServer:
+                share: Share, certificates: Certificates | None, number: int) -> SmtpServer:
     """The receiving side."""
-    receiver = make_receiver(reactor, settings, store, hostname, open_mail_log(settings, 'received', log.warning))
+    receiver = make_receiver(reactor, settings, store, hostname, number,
+                             open_mail_log(settings, 'received', log.warning))
     queue = settings.text('rabbitmq-refused')
     refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
     return SmtpServer(reactor, ServerConfig(
@@ -147,8 +159,9 @@ def make_admission(settings: Settings, share: Share) -> AdmissionConfig:
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
-                share: Share, log: MailLog | None) -> Engine:
+                share: Share, log: MailLog | None, is_condemned: Callable[[bytes], bool]) -> Engine:
     """The sending side."""
+    asks = host is not None and host.asks_outgoing
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
     config = EngineConfig(
         settings.text('rabbitmq-outbox'), queues,
@@ -160,9 +173,9 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         notices(settings))
     resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
-                      host.companion if host is not None and host.asks_outgoing else None,
+                      host.companion if host is not None and asks else None,
                       OutgoingHooks(host.hooks, reactor, resolver, config.route.sources) if host is not None else None)
-    return Engine(reactor, store, dialler, config, log)
+    return Engine(reactor, store, dialler, config, log, is_condemned if asks else None)
 
 
 def loose_addresses(settings: Settings) -> list[str]:

@@ -37,16 +37,18 @@ DOORS = {
 # Folder, or module of the top → rank. Imports go down, or sideways between folders as long as that makes no circle.
 RANKS = {
     '__init__': 0, 'errors': 0, 'log': 0, 'settings': 0, 'settings_kinds': 0, 'settings_table': 0,
-    'loop':     1,
+    'loop':     1, 'recorder': 1,
     'amqp':     2, 'dns': 2, 'smtp': 2, 'template': 2, 'message': 2, 'dkim': 2,
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3, 'mail_log': 3,
     'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4,
     'parts':    5, 'queue_command': 5, 'local_command': 5,
+    'supervisor': 5,
     'worker':   6, 'sendmail': 6,
-    'daemon':   7,
-    'cli':      8,
-    '__main__': 9,
+    'worker_process': 7,
+    'daemon':   8,
+    'cli':      9,
+    '__main__': 10,
 }
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and

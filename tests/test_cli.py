@@ -20,7 +20,7 @@ from mqlite import __version__
 from tests.support.command import Ended, in_process
 from tests.support.daemon import CHECKOUT, ENVIRONMENT, Daemon, run_cli
 from tests.support.load import send
-from tests.support.process import HOST, Process, environment_with, free_port
+from tests.support.process import HOST, Process, environment_with, free_port, wait_until
 from tests.support.sink import CapturingSink
 
 Start = Callable[..., Daemon]
@@ -288,7 +288,8 @@ def test_user_gives_up_root_for_good(tmp_path: Path, sink: CapturingSink) -> Non
 def test_a_rotated_log_is_opened_anew(start_daemon: Start, tmp_path: Path) -> None:
     log = tmp_path / 'log'
     daemon = start_daemon(application_log=f'{log},syslog,stderr')       # syslog is nobody's here: no line is missed
-    assert '[Info]' in log.read_text() and 'is running' in log.read_text()
+    wait_until(lambda: 'is running' in log.read_text(), 'the log to say that it runs')
+    assert '[Info]' in log.read_text()
     log.rename(tmp_path / 'log.1')
     daemon.stop()
     assert 'stopped' in log.read_text() and 'is running' not in log.read_text()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.daemon import Daemon, run_cli
 from tests.support.load import Load, connect, load_identifiers, send
-from tests.support.process import HOST, Process, free_port, wait_until
+from tests.support.process import HOST, free_port, wait_until
 from tests.support.sink import SILENCE, CapturingSink
 
 Start = Callable[..., Daemon]
@@ -168,20 +168,20 @@ def test_the_work_of_a_killed_daemon_goes_to_the_other(start_daemon: Start, impa
 # a full disk
 
 @contextlib.contextmanager
-def full_disk(process: Process, allowed: int) -> Iterator[None]:
+def full_disk(pid: int, allowed: int) -> Iterator[None]:
     """No file of the process may grow beyond `allowed` bytes: writing fails, with EFBIG where a disk has ENOSPC."""
-    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (allowed, before[1]))
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (allowed, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_refuses_mail_for_now_and_loses_none(daemon: Daemon, sink: CapturingSink) -> None:
     assert daemon.process
     promised = 0
-    with full_disk(daemon.process, 400_000):
+    with full_disk(daemon.workers()[0], 400_000):
         with connect(daemon.port) as client, pytest.raises(smtplib.SMTPResponseException) as refusal:
             for _ in range(200):
                 client.sendmail('sender@example.org', 'recipient@example.com', b'Subject: x\r\n\r\n' + b'x' * 20_000)

@@ -25,14 +25,12 @@ from mqlite.plugin import hooks, momentum, outgoing
 from mqlite.plugin.domains import Domains
 from mqlite.plugin.hook_values import DomainRecord, MxRecord
 from mqlite.plugin.hooks import Hooks
-from mqlite.plugin.host import PluginHost
-from mqlite.plugin.loader import load_plugins
 from mqlite.plugin.outgoing import CONN_ERRORS, SIGN, SLOTS, OutgoingHooks
 from tests.support import dns
 from tests.support.c_plugin import build_plugin
 from tests.support.dns import Nameserver, Query
 from tests.support.exchanger import Exchanger
-from tests.support.plugins import LOG, PATIENCE, build
+from tests.support.plugins import LOG, build, make_host, stop_host
 from tests.support.process import HOST, ROOT, find_program
 
 NAMES = [row.name for row in hooks.HOOKS]
@@ -148,8 +146,7 @@ class Bench:
 
     def _load(self, folder: Path, sources: tuple[str, ...]) -> None:
         self.registered = Hooks(LOG)
-        self.host = PluginHost(load_plugins(str(folder), LOG, 0, '', self.registered), self.reactor, LOG, PATIENCE,
-                               self.registered)
+        self.host = make_host(folder, self.reactor, self.registered)
         self.hooks = OutgoingHooks(self.registered, self.reactor, self.resolver, sources)
         self.dialler = Dialler(self.reactor, self.resolver, 'me.example', client_context(), hooks=self.hooks)
         self.reactor.run(self.host.start())
@@ -507,7 +504,7 @@ def load(folder: Path, source: str, name: str) -> list[str]:
     build_plugin(folder, source, name=name)
     bench = Bench(folder)
     bench.open(HOST, True)
-    bench.reactor.run(bench.host.stop())
+    stop_host(bench.host, bench.reactor)
     bench.close()
     return LOG.said()
 

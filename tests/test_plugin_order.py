@@ -19,7 +19,7 @@ from mqlite.plugin.host import PluginHost, SessionAsker
 from mqlite.plugin.loader import load_plugins
 from mqlite.plugin.objects import Connection
 from tests.support.exchanger import ClientBench
-from tests.support.plugins import LOG, PATIENCE, PluginBench, build
+from tests.support.plugins import LOG, PATIENCE, SEAT, PluginBench, build, make_host
 
 # What a plugin does each time it is called, over and over: nothing; continue; complete; retry and then one of these.
 PLANS = ('-', 'c', 'x', 'rc', 'rx')
@@ -154,12 +154,12 @@ def test_what_comes_before_a_message(folder: Path, step: str, subject: tuple[Any
 
 def test_a_message_that_goes_out(folder: Path) -> None:
     bench = ClientBench(b'PIPELINING')
-    host = PluginHost(load_plugins(str(folder), LOG, 0, ''), bench.reactor, LOG, PATIENCE)
+    host = make_host(folder, bench.reactor)
     bench.start()
     companion = bench.session.companion = host.companion(bench.session.stream)
     for plans in every_combination():
         prepare(host, plans)
-        companion.begin({}, 's@a.example', 'r@b.example')
+        companion.begin({}, 's@a.example', 'r@b.example', b'{}')
         assert bench.send().code == 250     # type: ignore[union-attr]
         companion.finish()
         check(plans, 2)
@@ -172,7 +172,7 @@ def test_a_context(folder: Path) -> None:
     steps = 2 if plugins[0].generation == 3 else 0      # type: ignore[attr-defined]
     for plans in every_combination():
         reactor = Reactor()
-        host = PluginHost(plugins, reactor, LOG, PATIENCE)
+        host = PluginHost(plugins, reactor, LOG, PATIENCE, SEAT)
         prepare(host, plans)
         reactor.run(host.start())
         reactor.run(host.stop())

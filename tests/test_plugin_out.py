@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from mqlite.message.document import NoMime
-from mqlite.plugin.host import Companion, PluginHost
-from mqlite.plugin.loader import load_plugins
+from mqlite.plugin.host import Companion
 from mqlite.smtp.reply import ClientFailure, Reply
 from tests.support.c_plugin import build_plugin
 from tests.support.exchanger import ClientBench
-from tests.support.plugins import LOG, PATIENCE, PluginBench, build
+from tests.support.plugins import LOG, PluginBench, build, make_host
 from tests.support.process import ROOT
 
 MIME = b'Subject: x\r\n\r\nbody\r\n'
@@ -32,7 +31,7 @@ class Bench(ClientBench):
     def __init__(self, folder: Path) -> None:
         super().__init__(b'PIPELINING', b'SIZE 1000000', b'8BITMIME')
         LOG.lines.clear()
-        self.host = PluginHost(load_plugins(str(folder), LOG, 0, ''), self.reactor, LOG, PATIENCE)
+        self.host = make_host(folder, self.reactor)
         self.companion: Companion
         self.fields: dict[str, Any] = {'recipient': 'r@b.example', 'tags': ['t']}
 
@@ -40,7 +39,7 @@ class Bench(ClientBench):
         self.start()
         self.companion = self.host.companion(self.session.stream)
         self.session.companion = self.companion
-        self.companion.begin(self.fields, 's@a.example', 'r@b.example')
+        self.companion.begin(self.fields, 's@a.example', 'r@b.example', b'{}')
         result = self.send(mime=mime)  # type: ignore[arg-type]
         self.companion.finish()
         return result

@@ -89,7 +89,7 @@ class Carrier:
         reused = session.messages > 0
         companion = session.companion
         if companion is not None:
-            companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient)
+            companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient, job.delivery.body)
         try:
             reply = await session.send(job.envelope, job.mime)
         except ClientFailure as failure:

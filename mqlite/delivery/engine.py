@@ -1,6 +1,7 @@
 """The delivery engine: takes documents off the outbox, has them delivered, and settles each with what it led to.
 
     consume ─► unusable?  ─► given up, once, with the reason
+              condemned? ─► given up: plugins crash with it (recorder.py)
               expired?   ─► given up
               too early? ─► put back until its time
               otherwise  ─► route ─► schedule ─► result ─► final, or tried again ─► settle
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Callable
 
 from mqlite.delivery import report, retry, verdict
 from mqlite.delivery.attempt import Dialler
@@ -55,9 +57,10 @@ class Engine:
     """One per reactor."""
 
     def __init__(self, reactor: Reactor, store: Store, dialler: Dialler, config: EngineConfig,
-                 log: MailLog | None = None) -> None:
-        """`log`: of attempts."""
+                 log: MailLog | None = None, is_condemned: Callable[[bytes], bool] | None = None) -> None:
+        """`log`: of attempts. `is_condemned`: whether mqlite dies of this document, where anything may do that."""
         self._log = log
+        self._is_condemned = is_condemned
         self._reactor = reactor
         self._clock = reactor.clock
         self._store = store
@@ -94,7 +97,9 @@ class Engine:
             self._put_back(delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a message was taken from the outbox')
         else:
-            if over:
+            if self._is_condemned is not None and self._is_condemned(delivery.body):
+                self._on_result(job, verdict.condemned())
+            elif over:
                 self._on_result(job, verdict.expired())
             elif document.not_before > now:
                 self._put_back(delivery, document.not_before)

@@ -78,6 +78,12 @@ def no_data(reason: str) -> Result:
     return Result('storage', 'error', permanent=True, description=reason)
 
 
+def condemned() -> Result:
+    """It has ended too many processes of ours to be tried once more."""
+    return Result('process', 'error', permanent=True,
+                  description='a plugin has crashed with this message again and again: the log of mqlite says which')
+
+
 def expired() -> Result:
     """It has no time left, or no attempt."""
     return Result('process', 'timeout', permanent=True,

@@ -6,6 +6,7 @@ Addresses are numeric here; names are the business of `dns/`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import os
 import socket
@@ -20,6 +21,8 @@ ANY_ADDRESS = ('0.0.0.0', '::')
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # what listening on :: gives on a host without IPv6
 BACKLOG = 1024  # connections the kernel keeps for us while we are busy
 _ACCEPTS_PER_TURN = 64  # so that a flood of new clients does not stop the old ones
+_SHARED_PER_TURN = 1  # where several loops accept from one socket
+_YIELD = 0.002  # seconds for a loop that has less to do to take a client; if it is held up, we do
 _PAUSE = 1.0  # seconds without accepting when that fails: descriptors or memory have run out
 
 
@@ -43,6 +46,12 @@ class ListenSocket:
             raise
         self.address, self.port = self.sock.getsockname()[:2]
 
+    def copy(self) -> ListenSocket:
+        """The same, to be closed apart: clients come to whoever accepts them first."""
+        copied = copy.copy(self)
+        copied.sock = self.sock.dup()
+        return copied
+
     def close(self) -> None:
         self.sock.close()
 
@@ -51,26 +60,40 @@ class Listener:
     """Accepts the clients of a listening socket, which it then owns; `on_accept(stream)` is called for each."""
 
     def __init__(self, reactor: Reactor, place: ListenSocket, on_accept: Callable[[Stream], object],
-                 on_trouble: Callable[[str], object]) -> None:
+                 on_trouble: Callable[[str], object], is_busiest: Callable[[], bool] | None = None) -> None:
+        """`is_busiest`: where other loops accept from the same socket, whether one of them has less to do."""
         self.address, self.port = place.address, place.port
         self._reactor = reactor
         self._sock = place.sock
         self._on_accept = on_accept
         self._on_trouble = on_trouble
+        self._is_busiest = is_busiest
+        self._burst = _SHARED_PER_TURN if is_busiest is not None else _ACCEPTS_PER_TURN
         self._local = None if self.address in ANY_ADDRESS else (self.address, self.port)
 
     def start(self) -> None:
         """Begin to accept. Until then clients wait in the kernel's backlog."""
         if self._sock.fileno() >= 0:
-            self._reactor.watch(self._sock.fileno(), READ, self._accept)
+            self._reactor.watch(self._sock.fileno(), READ, self._ready)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
             self._reactor.unwatch(self._sock.fileno())
             self._sock.close()
 
-    def _accept(self, _events: int) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
+    def _ready(self, _events: int) -> None:
+        if self._is_busiest is not None and self._is_busiest():
+            self._reactor.unwatch(self._sock.fileno())
+            self._reactor.call_later(_YIELD, self._resume)
+        else:
+            self._accept()
+
+    def _resume(self) -> None:
+        self.start()
+        self._accept()
+
+    def _accept(self) -> None:
+        for _ in range(self._burst):
             if self._sock.fileno() < 0:
                 return  # on_accept has closed us
             try:

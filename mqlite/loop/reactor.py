@@ -43,7 +43,7 @@ class Reactor:
         self.current: Task[Any] | None = None  # the task whose code runs at this moment
         self.turn_time = self.clock.monotonic()  # when this turn began: good enough for deadlines of seconds
         self.threads_busy = 0  # jobs given to worker threads and not yet answered (see loop/thread.py)
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()  # the one that it runs in
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, Callable[[int], object]] = {}
         self._handlers: dict[int, Any] = {}  # of signals, as they were before ours
@@ -88,7 +88,7 @@ class Reactor:
 
     def run_inside(self, fn: Callable[..., object], *args: Any) -> None:
         """Run it in the loop's thread: at once when this is it."""
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self.thread:
             fn(*args)
         else:
             self.call_from_thread(fn, *args)
@@ -132,6 +132,7 @@ class Reactor:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run the loop until the coroutine is done; its result, or its exception."""
+        self.thread = threading.get_ident()
         main = Task(self, coroutine, 'main')
         main.observed = True
         main.start()

@@ -14,7 +14,7 @@ _MOMENT = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}')
 class Identifiers:
     """A source of identifiers: server, start of the process, a random part, and a count.
 
-    `now`: seconds since 1970. `entropy`: a random number that tells apart processes that start in the same second.
+    `now`: seconds since 1970. `entropy`: tells apart processes that start in the same second, modulo 36^4.
     """
 
     def __init__(self, server_id: str, now: float, entropy: int) -> None:

@@ -20,6 +20,7 @@ from mqlite.loop.stream import ConnectionLost
 from mqlite.plugin.hold import ABANDONED, COMPLETE, EXPIRED, RETRY, Hold
 from mqlite.plugin.json_object import JsonFault
 from mqlite.plugin.objects import Connection, Context, Message, Owner, Plugin
+from mqlite.recorder import NO_DIGEST, mark
 from mqlite.smtp.reply import reply
 from mqlite.smtp.session import Objection
 
@@ -36,7 +37,8 @@ class Chain:
         """`patience`: seconds for which a plugin may be in control of a step."""
         self.steps = frozenset(step for plugin in plugins for step in plugin.steps)
         self._patience = patience
-        self._plugins = {step: [plugin for plugin in plugins if step in plugin.steps] for step in self.steps}
+        self._plugins = {step: [(plugin, mark(f'{plugin.name}: {step}')) for plugin in plugins if step in plugin.steps]
+                         for step in self.steps}
 
     async def ask(self, owner: Owner, step: str, *subject: Any) -> Objection | None:
         """Call all that have the step; what they object, None to go on. ConnectionLost when the peer left meanwhile."""
@@ -45,7 +47,7 @@ class Chain:
         if isinstance(owner, Connection) and owner.spoiled and step not in LAST_STEPS:
             return DEFERRED
         while at < len(plugins) and owner.objection is None:
-            outcome = await self._hold(owner, plugins[at], step, subject)
+            outcome = await self._hold(owner, *plugins[at], step, subject)
             at += 1
             if outcome == COMPLETE:
                 if isinstance(owner, Connection) and owner.objection is None:
@@ -54,12 +56,13 @@ class Chain:
             if outcome == RETRY:
                 at, retries = 0, retries + 1
                 if retries > RETRIES:
-                    owner.context.log.warning(f'{plugins[0].name}: {step} was begun anew {RETRIES} times: deferred')
+                    owner.context.log.warning(f'{plugins[0][0].name}: {step} was begun anew {RETRIES} times: deferred')
                     owner.objection = DEFERRED
         objection: Objection | None = owner.objection
         return objection
 
-    async def _hold(self, owner: Owner, plugin: Plugin, step: str, subject: tuple[Any, ...]) -> str | None:
+    async def _hold(self, owner: Owner, plugin: Plugin, marked: bytes, step: str,
+                    subject: tuple[Any, ...]) -> str | None:
         """Call one plugin, and wait as long as it is in control; the outcome, None when it did not take control."""
         context: Context = owner.context
         hold = owner.hold = Hold(context, plugin, step)
@@ -67,7 +70,7 @@ class Chain:
         if isinstance(owner, Connection):
             owner.sent = b''
         try:
-            if self._call(hold, owner, subject) and hold.outcome is None:
+            if self._call(hold, marked, owner, subject) and hold.outcome is None:
                 await self._wait(hold, owner)
             outcome = hold.outcome
         finally:
@@ -84,8 +87,9 @@ class Chain:
             raise ConnectionLost(f'the peer left while {plugin.name} was in control')
         return outcome
 
-    def _call(self, hold: Hold, owner: Owner, subject: tuple[Any, ...]) -> bool:
-        clock, log = owner.context.reactor.clock, owner.context.log
+    def _call(self, hold: Hold, marked: bytes, owner: Owner, subject: tuple[Any, ...]) -> bool:
+        clock, log, seat = owner.context.reactor.clock, owner.context.log, owner.context.seat
+        seat.enter(marked, subject[0].digest if subject and isinstance(subject[0], Message) else NO_DIGEST)
         start = clock.monotonic()
         try:
             taken = hold.plugin.call(hold, owner, subject)
@@ -93,6 +97,7 @@ class Chain:
             log.warning(f'{hold.plugin.name} failed in {hold.step}: {error!r}')
             owner.objection = DEFERRED
             taken = False
+        seat.leave()
         tell_slow(log, hold.plugin.name, hold.step, clock.monotonic() - start)
         return taken
 

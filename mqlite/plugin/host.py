@@ -1,6 +1,7 @@
 """The plugin host: what the rest of mqlite knows of plugins. It is asked at marked points, and calls nobody upward.
 
     load ─► mq_initialize ─► mq_context_initialize, per worker ─► sessions ─► mq_context_cleanup ─► mq_cleanup
+            once a process   in the worker's own thread, before any worker listens                  once a process
 
     SessionAsker   has a say in a session of the server (smtp/session.py, Asker)
     Companion      has a say in what goes out on one connection (smtp/client.py, Companion)
@@ -19,6 +20,7 @@ from mqlite.message.document import NoMime, Received
 from mqlite.plugin.chain import Chain
 from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.objects import Connection, Context, Message, Plugin, read_reply
+from mqlite.recorder import Seat, mark
 from mqlite.smtp.reply import ClientFailure
 from mqlite.smtp.session import Address, Objection, Session
 
@@ -26,37 +28,41 @@ INCOMING = 'mq_smtp_in_'
 OUT_DATA, OUT_SENT = 'mq_smtp_out_data', 'mq_smtp_out_sent'
 
 
+def run_in_all(plugins: Sequence[Plugin], name: str, seat: Seat) -> None:
+    """Call mq_initialize or mq_cleanup of all plugins, once a process. ConfigError when one fails."""
+    for plugin in plugins:
+        if name in plugin.steps:
+            seat.enter(mark(f'{plugin.name}: {name}'))
+            try:
+                plugin.run(name)
+            except Exception as error:
+                raise ConfigError(f'{plugin.name} failed in {name}: {error!r}') from error
+            finally:
+                seat.leave()
+
+
 class PluginHost:
     """All plugins of a process, for one worker."""
 
-    def __init__(self, plugins: Sequence[Plugin], reactor: Reactor, log: Log, patience: float,
+    def __init__(self, plugins: Sequence[Plugin], reactor: Reactor, log: Log, patience: float, seat: Seat,
                  hooks: Hooks | None = None) -> None:
-        """`patience`: seconds for which a plugin may be in control of a step. `hooks`: what they have registered."""
+        """`patience`: seconds for which a plugin may be in control of a step. `seat`: where calls are noted. `hooks`:
+        what the plugins have registered."""
         self.hooks = hooks or Hooks(log)
-        self.context = Context(reactor, log)
+        self.context = Context(reactor, log, seat)
         self.chain = Chain(plugins, patience)
         self._plugins = plugins
 
     async def start(self) -> None:
-        """All plugins are loaded. ConfigError when one cannot begin."""
-        self._run('mq_initialize')
+        """The plugins are initialised. ConfigError when one cannot begin."""
         if await self.chain.ask(self.context, 'mq_context_initialize') is not None:
             raise ConfigError('a plugin has not finished mq_context_initialize; see the log')
 
     async def stop(self) -> None:
         """Nothing calls a plugin any more."""
         await self.chain.ask(self.context, 'mq_context_cleanup')
-        self._run('mq_cleanup')
         if self.context.libev is not None:
             self.context.libev.close()
-
-    def _run(self, name: str) -> None:
-        for plugin in self._plugins:
-            if name in plugin.steps:
-                try:
-                    plugin.run(name)
-                except Exception as error:
-                    raise ConfigError(f'{plugin.name} failed in {name}: {error!r}') from error
 
     @property
     def asks_incoming(self) -> bool:
@@ -127,10 +133,10 @@ class Companion:
         self._connection = connection
         self._message: Message | None = None
 
-    def begin(self, fields: dict[str, Any], sender: str, recipient: str) -> None:
+    def begin(self, fields: dict[str, Any], sender: str, recipient: str, body: bytes) -> None:
         """The next message."""
         self.finish()
-        self._message = Message(fields, Address(sender), Address(recipient), None, False)
+        self._message = Message(fields, Address(sender), Address(recipient), None, False, body=body)
 
     async def before_data(self, mime: bytes | None) -> bytes:
         """What to send in place of the MIME. ClientFailure when a plugin objects; NoMime when nobody has one."""

@@ -20,6 +20,7 @@ from mqlite.loop.reactor import READ, WRITE, Reactor
 from mqlite.loop.stream import Stream
 from mqlite.plugin.hold import Hold
 from mqlite.plugin.json_object import REMOVED
+from mqlite.recorder import NO_DIGEST, Seat, digest, mark
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import BadReply, Reply, ReplyReader, format_reply
@@ -47,9 +48,10 @@ class Plugin(Protocol):
 class Context:
     """A worker as plugins see it."""
 
-    def __init__(self, reactor: Reactor, log: Log) -> None:
+    def __init__(self, reactor: Reactor, log: Log, seat: Seat) -> None:
         self.reactor = reactor
         self.log = log
+        self.seat = seat  # where calls of plugins are noted
         self.slots: dict[Plugin, Any] = {}
         self.holds: list[Hold] = []  # oldest first
         self.hold: Hold | None = None
@@ -140,11 +142,17 @@ class Message:
     mime: bytes | None
     incoming: bool
     original: bytes | None = None
+    body: bytes = b''  # the document of an outgoing one, as it came from its queue
     objects: dict[str, Any] = field(default_factory=dict)  # JSON objects of C libraries that were handed out
 
     @property
     def local(self) -> bool:
         return self.recipient.local
+
+    @property
+    def digest(self) -> bytes:
+        """What it is known by after a crash; one that comes in is on no queue yet."""
+        return digest(self.body) if self.body else NO_DIGEST
 
     def set_sender(self, email: str) -> None:
         self.sender.email = email
@@ -196,6 +204,7 @@ class Timer:
 
     def __init__(self, context: Context, plugin: Plugin, seconds: float, fn: Callable[[], object]) -> None:
         self._context, self._plugin, self._fn = context, plugin, fn
+        self._mark = mark(f'{plugin.name}: a timer')
         self.over = False
         self._timer: Any = None
         context.reactor.run_inside(self._start, seconds)
@@ -208,7 +217,11 @@ class Timer:
 
     def _fire(self) -> None:
         self.over = True
-        self._fn()
+        self._context.seat.enter(self._mark)
+        try:
+            self._fn()
+        finally:
+            self._context.seat.leave()
         self._plugin.forget(self)
 
     def reset(self, seconds: float) -> None:
@@ -233,6 +246,7 @@ class Watcher:
         """OSError when the descriptor is not open, or is one that cannot be waited for."""
         self.fd = fd
         self._context, self._plugin, self._fn = context, plugin, fn
+        self._mark = mark(f'{plugin.name}: a watcher')
         self._own = os.dup(fd)
         self._events = (READ if events & 1 else 0) | (WRITE if events & 2 else 0)
         context.reactor.run_inside(self._start)
@@ -245,7 +259,11 @@ class Watcher:
             self.stop()
 
     def _ready(self, events: int) -> None:
-        self._fn((1 if events & READ else 0) | (2 if events & WRITE else 0))
+        self._context.seat.enter(self._mark)
+        try:
+            self._fn((1 if events & READ else 0) | (2 if events & WRITE else 0))
+        finally:
+            self._context.seat.leave()
 
     def stop(self) -> None:
         self._context.reactor.run_inside(self._stop)

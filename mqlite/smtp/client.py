@@ -48,8 +48,8 @@ _NAME_LIMIT = 255  # characters kept of the name in the greeting
 class Companion(Protocol):
     """Whoever has a say in what goes out on a connection: the plugins."""
 
-    def begin(self, fields: dict[str, Any], sender: str, recipient: str) -> None:
-        """The next message; `fields` are the properties of its document, and may be changed."""
+    def begin(self, fields: dict[str, Any], sender: str, recipient: str, body: bytes) -> None:
+        """The next message; `fields` are the properties of its document, and may be changed. `body`: the document."""
 
     def before_data(self, mime: bytes | None) -> Awaitable[bytes]:
         """The server waits for the message: what to send. ClientFailure to refuse."""

@@ -9,9 +9,7 @@ import tempfile
 from pathlib import Path
 
 from mqlite.loop.reactor import Reactor
-from mqlite.plugin.host import PluginHost
-from mqlite.plugin.loader import load_plugins
-from tests.support.plugins import LOG, build
+from tests.support.plugins import LOG, build, make_host
 
 SOURCE = r"""
 #include <stdio.h>
@@ -30,7 +28,7 @@ def main() -> None:
         folder = Path(name) / 'plugins'
         build(folder, SOURCE)
         reactor = Reactor()
-        host = PluginHost(load_plugins(str(folder), LOG, 0, ''), reactor, LOG, 60.0)
+        host = make_host(folder, reactor)
         reactor.run(host.start())
         print('\n'.join(LOG.said()))
 

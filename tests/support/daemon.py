@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.process import HOST, ROOT, Process, environment_with, free_port, wait_until
+from tests.support.process import HOST, ROOT, Process, answers, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
 ENVIRONMENT = {'PYTHONPATH': str(ROOT)}
@@ -62,6 +62,12 @@ class Daemon:
         """`kill -9`: what follows must find every message that got its 250."""
         assert self.process
         self.process.kill()
+        wait_until(lambda: not answers(self.port), f'port {self.port} to be free')  # the kernel ends one after another
+
+    def workers(self) -> list[int]:
+        """The worker processes."""
+        assert self.process
+        return self.process.children()
 
     def stop(self) -> None:
         """SIGTERM; AssertionError unless it ends with status 0, and without a traceback in its log."""

@@ -8,14 +8,17 @@ from typing import Any
 
 from mqlite.log import Log
 from mqlite.loop.reactor import Reactor
-from mqlite.plugin.host import PluginHost
+from mqlite.plugin.hooks import Hooks
+from mqlite.plugin.host import PluginHost, run_in_all
 from mqlite.plugin.loader import load_plugins
+from mqlite.recorder import Recorder
 from tests.support.c_plugin import build_plugin
 from tests.support.smtp import Bench
 
 VERSION = '#include <mailerq.h>\n#include <string.h>\nint mq_version(void) { return MQ_API_VERSION; }\n'
 OLD = '#define MQ_API_GENERATION 3\n' + VERSION
 PATIENCE = 60.0
+SEAT = Recorder(1).seats[0]
 
 
 class Lines(Log):
@@ -46,7 +49,7 @@ class PluginBench(Bench):
         self.host: PluginHost
 
         def host(reactor: Reactor) -> PluginHost:
-            self.host = PluginHost(load_plugins(str(folder), LOG, 0, ''), reactor, LOG, PATIENCE)
+            self.host = make_host(folder, reactor)
             return self.host
 
         super().__init__(plugins=host, **options)
@@ -68,6 +71,19 @@ class PluginBench(Bench):
             codes.append(await self.talk(stream, b'QUIT'))
         await self.quiet()
         return b' '.join(codes)
+
+
+def make_host(folder: Path, reactor: Reactor, hooks: Hooks | None = None) -> PluginHost:
+    """The plugins of a folder, loaded and initialised; they have no context yet."""
+    plugins = load_plugins(str(folder), LOG, 0, '', hooks)
+    run_in_all(plugins, 'mq_initialize', SEAT)
+    return PluginHost(plugins, reactor, LOG, PATIENCE, SEAT, hooks)
+
+
+def stop_host(host: PluginHost, reactor: Reactor) -> None:
+    """What a process does when its only worker has ended."""
+    reactor.run(host.stop())
+    run_in_all(host._plugins, 'mq_cleanup', SEAT)
 
 
 def build(folder: Path, source: str, *options: str, name: str = '10-test', old: bool = False) -> Path:

@@ -6,8 +6,10 @@ printed so far: a test that hangs says why.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,11 +93,16 @@ class Process:
         self.command = [str(word) for word in command]
         self._output = tempfile.TemporaryFile()
         self._popen = subprocess.Popen(self.command, cwd=cwd, env=environment_with(environment or {}),
-                                       stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT)
+                                       stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT,
+                                       start_new_session=True)
 
     @property
     def pid(self) -> int:
         return self._popen.pid
+
+    def children(self) -> list[int]:
+        """The processes that it has started and not waited for yet."""
+        return [int(pid) for pid in Path(f'/proc/{self.pid}/task/{self.pid}/children').read_text().split()]
 
     @property
     def running(self) -> bool:
@@ -134,8 +141,9 @@ class Process:
                                  f'{self.output()}') from None
 
     def kill(self) -> None:
-        """`kill -9`, and reap."""
-        self._popen.kill()
+        """`kill -9` for all of its group, and reap."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
 
     def close(self) -> None:

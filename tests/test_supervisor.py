@@ -1,0 +1,168 @@
+"""Workers die and new ones take their place: real plugins in C that crash, in a daemon run as a user runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import smtplib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mqlite.supervisor import LONGEST_PAUSE, pause_after
+from tests.support.c_plugin import build_plugin
+from tests.support.daemon import CHECKOUT, ENVIRONMENT, Daemon
+from tests.support.load import Load, connect, load_identifiers, send
+from tests.support.plugins import VERSION
+from tests.support.process import HOST, Process, answers, free_port, wait_until
+from tests.support.sink import CapturingSink
+
+Start = Callable[..., Daemon]
+CRASH = '*(volatile int *)0 = 0;'
+SENDER = VERSION + """
+bool mq_smtp_in_mailfrom(MQ_Context *x, MQ_Connection *c, MQ_Address *a) { (void)x; (void)c;
+    if (MQ_email(a) && !strcmp(MQ_email(a), "crash@example.org")) """ + CRASH + """
+    return false; }
+bool mq_smtp_out_data(MQ_Context *x, MQ_Connection *c, MQ_Message *m) { (void)x; (void)c;
+    if (!strcmp(MQ_email(MQ_recipient(m)), "poison@example.com")) """ + CRASH + """
+    return false; }
+"""
+
+
+@pytest.fixture
+def start(start_daemon: Start, sink: CapturingSink, tmp_path: Path) -> Start:
+    """start(source, …): a daemon with the plugin, delivering to the sink."""
+    def begin(source: str = SENDER, **settings: object) -> Daemon:
+        folder = tmp_path / 'plugins'
+        folder.mkdir()
+        build_plugin(folder, source, name='10-crash')
+        daemon = start_daemon(plugin_directory=folder, smtp_sink_address=HOST, smtp_sink_port=sink.port, **settings)
+        assert daemon.process
+        daemon.process.wait_printed('is running')       # one of the workers has greeted before
+        return daemon
+    return begin
+
+
+def crash(daemon: Daemon) -> None:
+    with pytest.raises(smtplib.SMTPServerDisconnected), connect(daemon.port) as client:
+        client.ehlo()
+        client.mail('crash@example.org')
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    assert [pause_after(failures) for failures in (0, 1, 2, 3, 4)] == [0.0, 0.5, 1.0, 2.0, 4.0]
+    assert pause_after(1000) == LONGEST_PAUSE
+
+
+def test_a_crash_ends_one_worker_whose_plugin_and_step_are_named(start: Start, sink: CapturingSink) -> None:
+    daemon = start(processes=2)
+    assert daemon.process
+    before = daemon.workers()
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(connect(daemon.port)) for _ in range(10)]
+        crash(daemon)
+        daemon.process.wait_printed('a new worker')
+        alive = [client for client in others if still_there(client)]
+        assert 2 <= len(alive) <= 8         # about half: those of the other worker
+    wait_until(lambda: len(daemon.workers()) == 2 and daemon.workers() != before, 'a new worker')
+    assert 'was ended by signal 11 (SIGSEGV) in 10-crash.so: mq_smtp_in_mailfrom\n' in daemon.output()
+    assert 'call loader.py:' in daemon.output()
+    send(daemon.port)
+    sink.wait_for(1)
+
+
+def still_there(client: smtplib.SMTP) -> bool:
+    try:
+        return client.ehlo()[0] == 250
+    except smtplib.SMTPServerDisconnected:
+        return False
+
+
+def test_every_250_survives_crashes_under_load(start: Start, sink: CapturingSink) -> None:
+    daemon = start(processes=2)
+    load = Load(daemon.port)
+    for count in (40, 80, 120):
+        load.wait_for(count)
+        crash(daemon)
+    load.wait_for(200)
+    load.stop()
+    wait_until(lambda: set(load.promised) <= set(load_identifiers(list(sink.transactions))), 'every promised message')
+    assert len(load.promised) == len(set(load.promised))
+
+
+def test_a_message_that_has_ended_three_workers_is_given_up(start: Start, sink: CapturingSink) -> None:
+    daemon = start(rabbitmq_failure='failure')
+    for recipient in ('a@example.com', 'poison@example.com', 'b@example.com'):
+        send(daemon.port, b'Subject: x\r\n\r\nx\r\n', recipient)
+    [given_up] = daemon.take('failure', 1)
+    result = given_up['results'][-1]
+    assert given_up['recipient'] == 'poison@example.com'
+    assert (result['state'], result['result'], result['redelivered']) == ('process', 'error', True)
+    assert daemon.output().count('was ended by signal 11 (SIGSEGV) in 10-crash.so: mq_smtp_out_data\n') == 3
+    assert 'a message has ended 3 workers in 10-crash.so: mq_smtp_out_data: it is given up' in daemon.output()
+    daemon.take('results', 3)
+    assert {b'RCPT TO:<%s@example.com>' % name for name in (b'a', b'b')} <= {
+        rcpt for one in sink.transactions for rcpt in one.recipients}
+
+
+def test_a_worker_that_dies_at_the_start_is_tried_again(closing: contextlib.ExitStack, tmp_path: Path) -> None:
+    folder = tmp_path / 'plugins'
+    folder.mkdir()
+    build_plugin(folder, VERSION + 'void mq_initialize(void) { ' + CRASH + ' }', name='10-crash')
+    config = tmp_path / 'conf'
+    config.write_text(f'smtp-port: {free_port()}\nsmtp-ip: {HOST}\nplugin-directory: {folder}\n'
+                      f'queue-address: sqlite://{tmp_path}/queue.db\napplication-log: stdout\n')
+    process = Process([*CHECKOUT, '--config', config], tmp_path, ENVIRONMENT)
+    closing.callback(process.close)
+    process.wait_printed('a new worker 1 is started in 1 s')
+    assert process.output().count('was ended by signal 11 (SIGSEGV) in 10-crash.so: mq_initialize\n') == 3
+    assert 'started now' in process.output() and 'started in 0.5 s' in process.output()
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0 and 'is running' not in process.output()
+
+
+def test_workers_end_with_their_supervisor_and_the_port_is_free(start: Start) -> None:
+    daemon = start(processes=2)
+    assert daemon.process
+    workers = daemon.workers()
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    wait_until(lambda: not answers(daemon.port), 'the port to be free')
+    wait_until(lambda: not any(is_alive(pid) for pid in workers), 'the workers to end')
+    daemon.start()
+
+
+def is_alive(pid: int) -> bool:
+    """Not a zombie, either: an orphan is reaped by whoever that falls to."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    return False
+
+
+def test_a_worker_that_is_told_to_stop_is_replaced(start: Start) -> None:
+    daemon = start()
+    assert daemon.process
+    [before] = daemon.workers()
+    os.kill(before, signal.SIGTERM)
+    wait_until(lambda: daemon.workers() not in ([before], []), 'another worker')
+    assert 'was told to stop, but not by us' in daemon.output()
+
+
+def test_signals_for_the_whole_group_stop_it_in_good_order(start: Start, sink: CapturingSink) -> None:
+    """A terminal, and what manages services, signal every process."""
+    daemon = start()
+    with connect(daemon.port) as client:
+        client.ehlo()
+        client.mail('sender@example.org')
+        client.rcpt('recipient@example.com')
+        client.putcmd('DATA')
+        assert client.getreply()[0] == 354 and daemon.process
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            for pid in daemon.workers():
+                os.kill(pid, number)
+        daemon.process.signal(signal.SIGTERM)
+        client.send(b'x\r\n.\r\n')
+        assert client.getreply()[0] == 250
+        assert client.getreply()[0] == 421
+    assert daemon.process.wait() == 0
