@@ -147,7 +147,8 @@ def connection_of(session: Session) -> dict[str, Any]:
     """The property that says where a message of this session came from."""
     address, port = session.local
     return {'connection': {'local-ip': address, 'local-port': port, 'remote-ip': session.client,
-                           'remote-port': session.client_port, 'secure': session.secure}}
+                           'remote-port': session.client_port, 'secure': session.secure,
+                           **({'user': session.user} if session.user else {})}}
 
 
 def _ask_for_notices(messages: Sequence[Received], session: Session) -> None:

@@ -9,12 +9,13 @@ STOP_SECONDS; what was not finished goes back to its queue; the queue is closed.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
+from mqlite.auth.desk import LoginDesk
+from mqlite.auth.open import open_authenticator
 from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
 from mqlite.delivery.attempt import Dialler
@@ -34,7 +35,7 @@ from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
 from mqlite.recorder import Recorder, Seat
 from mqlite.refused import RefusedMail
-from mqlite.settings import Settings
+from mqlite.settings import DEFAULT, Settings
 from mqlite.smtp.admission import AdmissionConfig
 from mqlite.smtp.certificates import Certificates
 from mqlite.smtp.clients import ClientLimits, ClientRule
@@ -45,7 +46,6 @@ from mqlite.smtp.session import Limits
 from mqlite.smtp.shares import Share, Shares
 
 STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
-_LOOPBACK = (ipaddress.ip_network('127.0.0.0/8'), ipaddress.ip_network('::1/128'))
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,20 @@ class Worker:
         self._reactor = reactor
         self._log = log
         hostname = host_name(settings.text('hostname'))
+        secure_ports = settings.ports('smtp-secure-port')
         self._database = open_database(reactor, settings, log)
         is_local = None if self._database is None else Locals(self._database, log)
         self._host = host
         self._store = make_store(reactor, settings, log.warning)
+        self._desk = make_desk(reactor, settings, hostname, self._host, log)
         shares = Shares(*(portion.of(settings.integer(name)) for name in
                           ('smtp-connections', 'smtp-connections-in', 'smtp-connections-out')))
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
-                                   certificates, portion.number)
+                                   certificates, self._desk, portion.number)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
                                    open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
-        secure_ports = settings.ports('smtp-secure-port')
         self._listeners = [Listener(reactor, place, partial(self._server.accept, tls=place.port in secure_ports),
                                     log.warning, shared) for place in sockets]
 
@@ -117,6 +118,8 @@ class Worker:
         self._log.info(f'stopping: {len(self._server)} sessions')
         for ending in [self._reactor.spawn(part.stop(STOP_SECONDS), 'stop') for part in (self._server, self._engine)]:
             await ending
+        if self._desk is not None:
+            self._desk.stop()
         if self._host is not None:
             await self._host.stop()
         await self._store.close()
@@ -124,9 +127,31 @@ class Worker:
             await self._database.stop()
 
 
+def make_desk(reactor: Reactor, settings: Settings, hostname: str, host: PluginHost | None,
+              log: Log) -> LoginDesk | None:
+    """Where clients log in; None when they cannot. ConfigError.
+
+    With smtp-auth, who is outside of an smtp-range that somebody has set cannot, as for MailerQ.
+    """
+    setting, judged = settings.text('smtp-auth'), host is not None and host.judges_logins
+    if not setting and not judged:
+        return None
+    clear = settings.flag('smtp-auth-clear')
+    if not clear and not settings.items('smtp-certificate'):
+        log.warning('logins are taken from this host only, because no TLS is there to protect passwords: set '
+                    'smtp-certificate, or smtp-auth-clear: true to take them in clear')
+    try:
+        store = open_authenticator(reactor, make_resolver(reactor, settings), setting) if setting else None
+    except ConfigError as error:
+        raise ConfigError(f'smtp-auth: {error}') from None
+    limited = setting and settings.origin('smtp-range') != DEFAULT
+    return LoginDesk(reactor, hostname, store, judged, log.warning, clear,
+                     settings.networks('smtp-range') if limited else None)
+
+
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
                 host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
-                share: Share, certificates: Certificates | None, number: int) -> SmtpServer:
+                share: Share, certificates: Certificates | None, desk: LoginDesk | None, number: int) -> SmtpServer:
     """The receiving side."""
     receiver = make_receiver(reactor, settings, store, hostname, number,
                              open_mail_log(settings, 'received', log.warning))
@@ -138,7 +163,7 @@ def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: st
         receiver.receive,
         host.ask_for if host is not None and host.asks_incoming else None,
         refused.keep if refused is not None else None,
-        certificates.context if certificates is not None else None)
+        certificates.context if certificates is not None else None, desk)
 
 
 def make_limits(settings: Settings) -> Limits:
@@ -197,9 +222,5 @@ def _server_of(settings: Settings, host: str, port: str) -> tuple[str, int] | No
 
 
 def relay_rule(settings: Settings) -> ClientRule:
-    """Which clients may relay: those in smtp-range.
-
-    Where smtp-auth is set, its installation relies on logins that this version cannot check; the range then was never
-    meant to be enough, so only this host may relay.
-    """
-    return ClientRule(_LOOPBACK if settings.text('smtp-auth') else settings.networks('smtp-range'))
+    """Which clients may relay without a login: those in smtp-range; where smtp-auth is set, none."""
+    return ClientRule(() if settings.text('smtp-auth') else settings.networks('smtp-range'))

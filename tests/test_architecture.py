@@ -57,7 +57,7 @@ PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'se
         'delivery/retry', 'delivery/report', 'auth/*', 'dkim/*', 'database/*')
 DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
            'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',
-           'auth/local', 'auth/network', 'auth/open', 'auth/program',
+           'auth/desk', 'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from mqlite.auth.guesses import CUT_OFF, ENTRIES, HALF_LIFE, LOGIN_DELAY, LONGEST_DELAY, Guesses
+from mqlite.auth.guesses import AT_ONCE, CUT_OFF, ENTRIES, HALF_LIFE, LOGIN_DELAY, LONGEST_DELAY, Guesses
 
 CLIENT, OTHER = '192.0.2.1', '198.51.100.7'
 
@@ -94,3 +96,25 @@ def test_what_is_touched_again_is_young() -> None:
     fail(guesses, 1)
     fail(guesses, 1, OTHER)
     assert guesses.delay(CLIENT, 'y', 0) == 8
+
+
+def test_what_is_looked_at_counts_for_others_of_the_network() -> None:
+    guesses = Guesses()
+    fail(guesses, 1)
+    with guesses.looking_at(CLIENT), guesses.looking_at(CLIENT):
+        assert guesses.delay(CLIENT, 'x', 0) == 4
+        assert guesses.delay(OTHER, 'x', 0) == 0
+        fail(guesses, 7)
+        assert guesses.delay(CLIENT, 'x', 0) is None
+    assert guesses.delay(CLIENT, 'x', 0) == LONGEST_DELAY
+
+
+def test_a_network_that_has_not_failed_may_log_in_often_at_once() -> None:
+    guesses = Guesses()
+    with contextlib.ExitStack() as stack:
+        delays = []
+        for _ in range(AT_ONCE + 3):
+            delays.append(guesses.delay(CLIENT, 'x', 0))
+            stack.enter_context(guesses.looking_at(CLIENT))
+        assert delays == [0.0] * AT_ONCE + [1.0, 2.0, 4.0]
+    assert guesses.delay(CLIENT, 'x', 0) == 0 and not guesses._looked_at

@@ -266,7 +266,7 @@ def test_help_and_readme_name_every_setting_once(text: str) -> None:
     for setting in SETTINGS:
         assert setting.name in words
     assert "heartbeat*" in words and "disable-crash-*" in words
-    assert text.index("smtp-maxsize") < text.index("not honoured yet") < text.index("smtp-auth")
+    assert text.index("smtp-maxsize") < text.index("not honoured yet") < text.index("smtp-check")
 
 
 # Reading the file

@@ -15,7 +15,7 @@ import pytest
 from tests.support.dialogue import Dialogue, Kept, Turn, read_dialogue
 from tests.support.peers import Certificate
 from tests.support.process import ROOT
-from tests.support.smtp import Bench, without_received
+from tests.support.smtp import Bench, logins, without_received
 
 FILES = sorted((ROOT / 'tests/data/dialogues').glob('*.txt'))
 LIMITS = ('size', 'recipients', 'errors', 'dsn', 'loose')
@@ -26,8 +26,10 @@ def bench_for(dialogue: Dialogue, certificate: Certificate | None = None) -> Ben
     settings = dict(dialogue.settings)
     limits = {name: int(settings.pop(name)) for name in LIMITS if name in settings}
     relay = settings.pop('relay', 'yes') == 'yes'
+    login, _, password = settings.pop('login', '').partition(':')
+    desk = logins({login: password}) if login else None
     assert not settings, f'unknown settings {settings}'
-    return Bench(relay=relay, certificate=certificate, over_tls=certificate is not None, **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
+    return Bench(relay=relay, certificate=certificate, over_tls=certificate is not None, desk=desk, **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
 
 
 async def play_turn(bench: Bench, turn: Turn, one_by_one: bool) -> bytes:

@@ -25,6 +25,7 @@ from mqlite.smtp.reply import ClientFailure
 from mqlite.smtp.session import Address, Objection, Session
 
 INCOMING = 'mq_smtp_in_'
+IN_AUTHENTICATE = 'mq_smtp_in_authenticate'
 OUT_DATA, OUT_SENT = 'mq_smtp_out_data', 'mq_smtp_out_sent'
 
 
@@ -67,6 +68,10 @@ class PluginHost:
     @property
     def asks_incoming(self) -> bool:
         return any(step.startswith(INCOMING) for step in self.chain.steps)
+
+    @property
+    def judges_logins(self) -> bool:
+        return IN_AUTHENTICATE in self.chain.steps
 
     @property
     def asks_outgoing(self) -> bool:

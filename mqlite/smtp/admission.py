@@ -114,7 +114,10 @@ class Admission:
             raise ProxyFault(f'no PROXY header within {PROXY_SECONDS:g} s') from None
         if header.client is not None:
             stream.peer = session.client, session.client_port = header.client
-        session.in_range = (header.own or header.client is not None) and self._config.may_relay(session.client)
+        elif not header.own:
+            session.in_range, session.desk = False, None
+            return
+        session.in_range = self._config.may_relay(session.client)
 
     async def _read_proxy_header(self, stream: Stream) -> Header:
         while True:

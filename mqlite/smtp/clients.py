@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Union
 
 CLIENTS = 100000
-_Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 _KNOWN = 10000  # addresses for which the answer is remembered
 
 
 class ClientRule:
     """Whether a client's address is in one of these networks."""
 
-    def __init__(self, networks: Sequence[_Network]) -> None:
+    def __init__(self, networks: Sequence[Network]) -> None:
         self._networks = networks
         self._known: dict[str, bool] = {}
 

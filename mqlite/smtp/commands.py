@@ -14,7 +14,8 @@ from typing import Any, Callable
 from mqlite.smtp.extensions import offers, parameter_names, read_parameters
 from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
 from mqlite.smtp.reply import format_reply, reply
-from mqlite.smtp.session import DATA, TLS, Address, Refused, Session
+from mqlite.smtp.sasl import AuthRefused, Exchange, Step
+from mqlite.smtp.session import AUTH, DATA, TLS, Address, Refused, Session
 
 LINE_LIMIT = 2048  # octets with CRLF; RFC 5321 4.5.3.1.4 says 512, parameters may need more (RFC 3461: 500 each)
 
@@ -178,6 +179,33 @@ def _proceed_starttls(session: Session, _parsed: None) -> bytes:
     return b''
 
 
+# AUTH
+
+def _check_auth(session: Session, argument: str) -> tuple[Exchange, Step]:
+    offered = session.mechanisms
+    if not offered:
+        by_tls = session.starttls and not session.secure and session.desk is not None
+        raise Refused('auth-needs-tls' if by_tls else 'not-implemented')
+    if not session.esmtp:
+        raise Refused('hello-first')
+    if session.user:
+        raise Refused('already-logged-in')
+    if session.sender is not None:
+        raise Refused('auth-in-mail')
+    assert session.desk is not None
+    exchange = Exchange(offered, session.desk.new_challenge)
+    try:
+        return exchange, exchange.start(argument)
+    except AuthRefused as refusal:
+        raise Refused(refusal.name) from None
+
+
+def _proceed_auth(session: Session, begun: tuple[Exchange, Step]) -> bytes:
+    """The driver goes on: more lines may belong to it, and who judges takes time."""
+    session.exchange, session.then = begun, AUTH
+    return b''
+
+
 # the small ones
 
 def _check_nothing(session: Session, argument: str) -> None:
@@ -266,6 +294,7 @@ COMMANDS: dict[str, Command] = {
     'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
     'DATA': Command('DATA',                              _check_data,        _proceed_data, last=True),
     'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls),
+    'AUTH': Command('AUTH mechanism [initial-response]', _check_auth,        _proceed_auth),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
     'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop, last=True),
     'VRFY': Command('VRFY name',                         _check_vrfy,        _proceed_vrfy, last=True),

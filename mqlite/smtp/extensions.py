@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Callable
 
-from mqlite.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
+from mqlite.smtp.dsn import decode_xtext, parse_envid, parse_notify, parse_orcpt, parse_ret
 from mqlite.smtp.grammar import SyntaxFault
 from mqlite.smtp.session import Refused, Session
 
@@ -69,6 +69,14 @@ def _read_size(session: Session, value: str) -> str:
     return value
 
 
+def _read_auth(_session: Session, value: str) -> str:
+    """RFC 4954 section 5: who wrote the message, says the client. Nobody is believed it."""
+    mailbox = value if value == '<>' else decode_xtext(value)
+    if not mailbox:
+        raise SyntaxFault('AUTH=<>, or AUTH=address as xtext')
+    return mailbox
+
+
 def _read_body(session: Session, value: str) -> str:
     """RFC 6152. Both kinds are kept as they come."""
     if value.upper() not in ('7BIT', '8BITMIME'):
@@ -88,6 +96,8 @@ EXTENSIONS = (
                'ORCPT':  lambda session, value: parse_orcpt(value, session.utf8)}),
     Extension(lambda session: 'SMTPUTF8',                    {'SMTPUTF8': _read_flag}),              # RFC 6531
     Extension(lambda session: 'STARTTLS' if session.starttls and not session.secure else ''),        # RFC 3207
+    Extension(lambda session: f'AUTH {" ".join(session.mechanisms)}' if session.mechanisms else '',  # RFC 4954
+              {'AUTH': _read_auth}),
     Extension(lambda session: 'ENHANCEDSTATUSCODES'),                                                # RFC 2034
     Extension(lambda session: 'HELP'),                                                               # RFC 5321
 )

@@ -28,7 +28,9 @@ from mqlite.smtp.commands import LINE_LIMIT, answer, check
 from mqlite.smtp.framing import DataReader, has_bare_line_ends, normalise
 from mqlite.smtp.proxy import ProxyFault
 from mqlite.smtp.reply import reply
-from mqlite.smtp.session import DATA, TLS, Asker, Limits, Objection, Refused, Session
+from mqlite.smtp.sasl import LINE_LIMIT as AUTH_LINE_LIMIT
+from mqlite.smtp.sasl import AuthRefused
+from mqlite.smtp.session import AUTH, DATA, TLS, Asker, Desk, Limits, Objection, Refused, Session
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
 FAREWELLS = 100  # such clients at once: they are no part of the share, and take descriptors
@@ -56,10 +58,10 @@ class SmtpServer:
                  receive: Callable[[Session, bytes], Awaitable[bytes | Objection]],
                  ask_for: Callable[[Session, Stream], Asker] | None = None,
                  on_refused: Callable[[Session, bytes, bytes], object] | None = None,
-                 tls_context: Callable[[], TlsContext] | None = None) -> None:
+                 tls_context: Callable[[], TlsContext] | None = None, desk: Desk | None = None) -> None:
         """`ask_for`: makes the asker of a new session, where there are plugins. `on_refused` is told of a message that
         was received and refused, with the reply. `tls_context`: for a handshake that begins now; without it there is
-        no TLS.
+        no TLS. `desk`: without it nobody logs in.
         """
         self._reactor = reactor
         self._config = config
@@ -67,6 +69,7 @@ class SmtpServer:
         self._ask_for = ask_for
         self._on_refused = on_refused
         self._tls_context = tls_context
+        self._desk = desk
         self._tasks: dict[Task[None], tuple[Stream, Session]] = {}
         self._admission = Admission(reactor, config.admission)
         self._farewells = 0
@@ -85,7 +88,7 @@ class SmtpServer:
             return
         session = Session(config.hostname, address, port, stream.local, config.admission.may_relay(address),
                           config.limits, config.is_local, starttls=self._tls_context is not None,
-                          then=TLS if tls else '')
+                          then=TLS if tls else '', desk=self._desk)
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')
         self._tasks[task] = stream, session
 
@@ -158,12 +161,13 @@ class SmtpServer:
 
     async def _converse(self, stream: Stream, session: Session) -> None:
         timeout, unread, strict = self._config.timeout, 0, not session.in_range
+        limit = LINE_LIMIT if session.desk is None else AUTH_LINE_LIMIT
         stream.expire_in(timeout)
         stream.write(await self._greet(stream, session))
         stream.expire_in(timeout)
         while not session.ended:
             try:
-                line = stream.next_line(LINE_LIMIT)
+                line = stream.next_line(limit)
                 if line is None:
                     unread = 0
                     stream.flush()
@@ -196,6 +200,7 @@ class SmtpServer:
         if self._ask_for is not None:
             session.asker = self._ask_for(session, stream)
         objection = await self._ask(session, 'mq_smtp_in_connect')
+        session.welcome = session.authenticated
         if objection is None and session.secure:
             objection = await self._ask(session, 'mq_smtp_in_secure')
         if objection is None and not session.in_range and await self._admission.speaks_early(stream):
@@ -224,7 +229,7 @@ class SmtpServer:
             text = await self._receive_data(stream, session)
             session.reset()
             return text
-        return await self._start_tls(stream, session)
+        return await (self._log_in if session.then == AUTH else self._start_tls)(stream, session)
 
     async def _start_tls(self, stream: Stream, session: Session) -> bytes:
         """Commands that came in clear behind STARTTLS must never be taken for encrypted ones (CVE-2011-0411)."""
@@ -249,6 +254,29 @@ class SmtpServer:
             self._config.on_note(f'{session.client}: no TLS: {error}')
             raise
         session.secured(stream.cipher)
+
+    async def _log_in(self, stream: Stream, session: Session) -> bytes:
+        """The rest of an AUTH exchange, and the verdict."""
+        assert session.exchange is not None and session.desk is not None
+        (exchange, step), session.exchange, session.then = session.exchange, None, ''
+        try:
+            while isinstance(step, bytes):
+                stream.write(step)
+                step = exchange.feed(await self._read_line(stream, AUTH_LINE_LIMIT))
+                stream.expire_in(self._config.timeout)
+        except AuthRefused as refusal:
+            return session.failed(reply(refusal.name))
+        except LineTooLong:
+            await self._skip_line(stream)
+            return session.failed(reply('auth-too-long'))
+        return await session.desk.judge(session, step)
+
+    async def _read_line(self, stream: Stream, limit: int) -> bytes:
+        line = stream.next_line(limit)
+        while line is None:
+            await stream.wait_bytes()
+            line = stream.next_line(limit)
+        return line
 
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""

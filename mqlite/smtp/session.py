@@ -7,6 +7,7 @@
     rcpt          has a sender and recipients                      DATA -> data
     data          message data is coming, commands are not read    end of data -> ready
     tls           the handshake is under way                       its end -> greeted, all that was said is forgotten
+    auth          a login is under way, lines belong to it         the verdict -> ready
 
 `commands.py` has the table of verbs; this file has the state that their rows test and change.
 """
@@ -14,15 +15,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Callable, Protocol
 
 from mqlite.errors import MqliteError
 from mqlite.smtp.clients import Usage
 from mqlite.smtp.reply import reply
+from mqlite.smtp.sasl import Credentials, Exchange, Step
 
-DATA, TLS = 'data', 'tls'  # what may come in place of the next command
+DATA, TLS, AUTH = 'data', 'tls', 'auth'  # what may come in place of the next command
 
 
 class Refused(MqliteError):
@@ -62,6 +64,19 @@ class Asker(Protocol):
         """The session is over; to be awaited whatever has happened."""
 
 
+class Desk(Protocol):
+    """Where clients log in."""
+
+    def mechanisms(self, client: str, secure: bool) -> Sequence[str]:
+        """How a client with this address may log in, with TLS and without; () for not at all."""
+
+    def new_challenge(self) -> bytes:
+        """For mechanisms that want one: nobody can foretell it."""
+
+    def judge(self, session: Session, credentials: Credentials) -> Awaitable[bytes]:
+        """The reply to credentials; has the effect on the session too."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a client may ask of us."""
@@ -89,18 +104,23 @@ class Session:
     is_local: Callable[[str], bool] | None = None  # which addresses anybody may send to
     helo: str = ''
     esmtp: bool = False
-    authenticated: bool = False
+    authenticated: bool = False  # by a login, or because a plugin says so
+    welcome: bool = False  # was authenticated by a plugin before the client had said anything
+    user: str = ''  # the login; '' before there is one
+    exchange: tuple[Exchange, Step] | None = None  # of the AUTH that is under way
+    failed_logins: int = 0
     sender: Address | None = None  # None: no transaction
     recipients: list[Address] | None = None
     starttls: bool = False  # is on offer
     cipher: tuple[str, str, int] | None = None  # its name, the version of TLS, secret bits; None in clear
-    then: str = ''  # DATA, TLS: comes in place of the next command
+    then: str = ''  # DATA, TLS, AUTH: comes in place of the next command
     errors: int = 0
     idle: int = 0  # commands that brought no message nearer
     pipelines: bool = False  # more has arrived behind the command in hand; of clients that may not do so everywhere
     said_quit: bool = False
     ended: bool = False  # close when the last reply is sent
     asker: Asker | None = None
+    desk: Desk | None = None
     ends: float = math.inf  # when it has lasted long enough, by the monotonic clock
     usage: Usage | None = None  # what this client does; None when nobody counts it
 
@@ -126,7 +146,12 @@ class Session:
         """How mail comes in over this session, for its trace (RFC 3848, RFC 6531 4.3). HELO over TLS has no word."""
         if not self.esmtp:
             return 'SMTP'
-        return ('UTF8SMTP' if self.utf8 else 'ESMTP') + ('S' if self.secure else '')
+        return ('UTF8SMTP' if self.utf8 else 'ESMTP') + ('S' if self.secure else '') + ('A' if self.user else '')
+
+    @property
+    def mechanisms(self) -> Sequence[str]:
+        """Those by which the client may log in now."""
+        return self.desk.mechanisms(self.client, self.secure) if self.desk is not None else ()
 
     def greeting(self) -> bytes:
         return f'220 {self.hostname} ESMTP mqlite\r\n'.encode('ascii')
@@ -148,7 +173,7 @@ class Session:
     def secured(self, cipher: tuple[str, str, int] | None) -> None:
         """TLS has begun: what was said before may have been said by anybody, and is forgotten (RFC 3207 4.2)."""
         self.reset()
-        self.helo, self.esmtp, self.cipher = '', False, cipher
+        self.helo, self.esmtp, self.user, self.authenticated, self.cipher = '', False, '', self.welcome, cipher
 
     def refused(self, objection: Objection) -> bytes:
         """What is still to be sent when somebody has objected. A 421 means it: the session ends (RFC 5321 3.8)."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Callable, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
+from mqlite.auth.desk import LoginDesk
+from mqlite.auth.local import HardcodedLogins
 from mqlite.loop.clock import VirtualClock
 from mqlite.loop.connect import Listener, ListenSocket, connect
 from mqlite.loop.reactor import Reactor
@@ -29,6 +31,7 @@ from tests.support.process import HOST
 T = TypeVar('T')
 NAME = 'mx.example'
 GREETING = f'220 {NAME} ESMTP mqlite\r\n'.encode()
+MakeDesk = Callable[[Reactor, Optional[PluginHost]], LoginDesk]
 Receive = Callable[[Session, bytes], Awaitable[Union[bytes, Objection]]]
 
 
@@ -115,7 +118,7 @@ class Bench:
                  may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
                  is_local: Callable[[str], bool] | None = None, config: Mapping[str, Any] | None = None,
                  admission: Mapping[str, Any] | None = None, certificate: Certificate | None = None,
-                 over_tls: bool = False, **limits: Any) -> None:
+                 over_tls: bool = False, desk: MakeDesk | None = None, **limits: Any) -> None:
         """`relay`: everybody may, or nobody, unless `may_relay` says who. `config`, `admission`: of ServerConfig and
         AdmissionConfig, what has no name here. What the operator is told is in `notes`.
         """
@@ -135,7 +138,8 @@ class Bench:
         refused = RefusedMail(self.reactor, self.store, 'refused', NAME, self.notes.append)
         self.server = SmtpServer(self.reactor, server_config, receive or self.receiver.receive,
                                  host.ask_for if host else None, refused.keep,
-                                 partial(server_context_of, certificate) if certificate else None)
+                                 partial(server_context_of, certificate) if certificate else None,
+                                 desk(self.reactor, host) if desk else None)
         self.listener = Listener(self.reactor, ListenSocket(HOST, 0), self.server.accept, self._trouble)
         self.secure_listener = Listener(self.reactor, ListenSocket(HOST, 0), partial(self.server.accept, tls=True),
                                         self._trouble)
@@ -228,6 +232,12 @@ class Bench:
 
     def _trouble(self, text: str) -> None:
         raise AssertionError(text)
+
+
+def logins(passwords: dict[str, str], **options: Any) -> MakeDesk:
+    """For `desk` of a bench: these logins, each with its password, and options of LoginDesk."""
+    store = HardcodedLogins({login: password.encode() for login, password in passwords.items()})
+    return lambda reactor, _host: LoginDesk(reactor, NAME, store, **options)
 
 
 any_client_context = lru_cache(client_context)  # reading the system's authorities takes its time
