@@ -218,7 +218,7 @@ def test_a_stream_that_nobody_took_is_closed(bench: ListenBench) -> None:
 
     bench.run(main())
     [error] = bench.errors
-    assert "ValueError('a bug') in Listener._accept" in error
+    assert "ValueError('a bug') in Listener._ready" in error
     bench.errors.clear()
 
 
