@@ -21,7 +21,7 @@ from mqlite.database.open import open_database
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
-from mqlite.delivery.route import RouteConfig
+from mqlite.delivery.route import Route, RouteConfig
 from mqlite.errors import ConfigError
 from mqlite.host import host_name
 from mqlite.log import Log
@@ -41,6 +41,7 @@ from mqlite.smtp.certificates import Certificates
 from mqlite.smtp.clients import ClientLimits, ClientRule
 from mqlite.smtp.dsn import Request, make_request
 from mqlite.smtp.grammar import SyntaxFault
+from mqlite.smtp.sasl_client import Login
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
 from mqlite.smtp.shares import Share, Shares
@@ -192,8 +193,8 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         settings.text('rabbitmq-outbox'), queues,
         RetryPolicy(settings.intervals('retry-interval'), settings.integer('max-attempts'),
                     settings.seconds('max-delivertime')),
-        RouteConfig(_server_of(settings, 'smtp-sink-address', 'smtp-sink-port'),
-                    _server_of(settings, 'smarthost', 'smarthost-port'), settings.items('smtp-default-ips')),
+        RouteConfig(fixed_server(settings, 'smtp-sink-address', 'smtp-sink'),
+                    fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, loose_addresses(settings),
         notices(settings))
     resolver = make_resolver(reactor, settings)
@@ -216,9 +217,13 @@ def notices(settings: Settings) -> Request:
         raise ConfigError(f'dsn-notify: {fault}') from None
 
 
-def _server_of(settings: Settings, host: str, port: str) -> tuple[str, int] | None:
-    name = settings.text(host)
-    return (name, settings.integer(port)) if name and name != '0.0.0.0' else None
+def fixed_server(settings: Settings, host: str, prefix: str) -> Route | None:
+    """The server that these settings name for all mail; 0.0.0.0 names none."""
+    name, login = settings.text(host), settings.text(f'{prefix}-username')
+    if not name or name == '0.0.0.0':
+        return None
+    return Route(name, settings.integer(f'{prefix}-port'), True,
+                 Login(login, settings.text(f'{prefix}-password')) if login else None)
 
 
 def relay_rule(settings: Settings) -> ClientRule:

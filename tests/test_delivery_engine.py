@@ -21,7 +21,7 @@ from mqlite.delivery import report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
-from mqlite.delivery.route import RouteConfig
+from mqlite.delivery.route import Route, RouteConfig
 from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.loop import connect
 from mqlite.loop.clock import VirtualClock
@@ -406,7 +406,7 @@ POISON: Sequence[tuple[Any, str]] = [
     ({'results': 'x', 'maxdelivertime': '2099-01-01 00:00:00'}, 'results'),
     ({'data': {'name': 'x'}}, 'data'), ({'headers': {'remove': ['x']}}, 'headers'), ({'dkim': {'domain': 'x'}}, 'dkim'),
     ({'inlinecss': True}, 'inlinecss'), ({'security': 'required', 'force': True}, 'security'),
-    ({'smarthost': {'hostname': 'x', 'username': 'y'}}, 'smarthost'),
+    ({'smarthost': {'hostname': 'x', 'username': ['y']}}, 'smarthost'),
 ]
 
 
@@ -513,12 +513,50 @@ def test_so_many_addresses_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPat
 
 
 def test_smarthosts(make: Make) -> None:
-    bench = make(smarthost=('nothing.example', 25))
+    bench = make(smarthost=Route('nothing.example', 25, True))
     bench.publish(recipient='r@nowhere.example', smarthost={'hostname': 'mx1.example', 'port': bench.exchanger.port})
     bench.publish(recipient='r@one.example')
     bench.run()
     assert bench.exchanger.recipients == ['r@nowhere.example']
     assert bench.final('failure')['results'][0]['state'] == 'dns'
+
+
+@pytest.mark.parametrize(('reply', 'last', 'counts'), [
+    (b'235 2.7.0 ok',   ('message', 'accepted', 250, 'PLAIN'),  {'success': 1}),
+    (b'535 5.7.8 no',   ('authplain', 'error', 535, None),      {'outbox': 1}),
+    (b'454 4.7.0 no',   ('authplain', 'error', 454, None),      {'outbox': 1}),
+])
+def test_a_smarthost_that_wants_a_login(bench: Bench, reply: bytes, last: tuple[object, ...],
+                                        counts: dict[str, int]) -> None:
+    """A wrong password is for the operator to mend, and no reason to give a message back."""
+    bench.exchanger.extensions.append(b'AUTH PLAIN')
+    bench.exchanger.script['AUTH'] = reply
+    login = {'hostname': 'mx1.example', 'port': bench.exchanger.port, 'username': 'us', 'password': 'secret'}
+    bench.publish(smarthost=login)
+    bench.publish(smarthost={**login, 'username': ''}, recipient='r@two.example')
+    bench.run()
+    done = {document['recipient']: document['results'][-1]
+            for queue in ('results', 'retry') for document in bench.take(queue)}
+    entry = done['r@one.example']
+    assert tuple(entry.get(name) for name in ('state', 'result', 'code', 'authentication')) == last
+    assert done['r@two.example']['result'] == 'accepted' and 'authentication' not in done['r@two.example']
+    assert bench.exchanger.commands.count(b'AUTH PLAIN AHVzAHNlY3JldA==') == 1
+    counts['success'] = counts.get('success', 0) + 1
+    assert bench.counts() == counts
+
+
+def test_no_login_in_clear_where_tls_is_broken(make: Make, certificate: Certificate) -> None:
+    """Whoever breaks the handshake does not learn the password."""
+    broken = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # without a certificate no handshake succeeds
+    bench = make(broken)
+    bench.exchanger.extensions.append(b'AUTH PLAIN')
+    bench.exchanger.script['AUTH'] = b'235 ok'
+    server = {'hostname': 'mx1.example', 'port': bench.exchanger.port}
+    bench.publish(smarthost={**server, 'username': 'us', 'password': 'secret'})
+    bench.publish(smarthost=server, recipient='r@two.example')
+    bench.run()
+    assert [document['results'][0]['state'] for document in bench.take('retry')] == ['handshake']
+    assert bench.exchanger.recipients == ['r@two.example'] and 'AUTH' not in bench.exchanger.verbs
 
 
 # servers that cannot be reached

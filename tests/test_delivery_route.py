@@ -9,10 +9,13 @@ import pytest
 from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig, choose, ranked, sources
 from mqlite.dns.message import MX
 from mqlite.message.document import Document, DocumentError
+from mqlite.smtp.sasl_client import Login
 
 PLAIN = RouteConfig(None, None, ())
-HOST = RouteConfig(None, ('relay.example', 26), ())
-SINK = RouteConfig(('sink.example', 27), ('relay.example', 26), ())
+RELAY = Route('relay.example', 26, True, Login('us', 'secret'))
+HOST = RouteConfig(None, RELAY, ())
+SINK = RouteConfig(Route('sink.example', 27, True), RELAY, ())
+LOGIN = {'smarthost': {'hostname': 'own', 'username': 'u', 'password': 4711}}
 OWN = {'smarthost': {'hostname': 'own.example', 'port': 28}}
 
 
@@ -21,13 +24,15 @@ OWN = {'smarthost': {'hostname': 'own.example', 'port': 28}}
     ({'recipient': 'r@B.Example'},            PLAIN, Route('b.example', 25, False)),
     ({'recipient': 'r@[192.0.2.1]'},          PLAIN, Route('[192.0.2.1]', 25, False)),
     ({'recipient': '"a@b"@c.example'},        PLAIN, Route('c.example', 25, False)),
-    ({},                                      HOST,  Route('relay.example', 26, True)),
+    ({},                                      HOST,  RELAY),
     (OWN,                                     PLAIN, Route('own.example', 28, True)),
     (OWN,                                     HOST,  Route('own.example', 28, True)),
     ({'smarthost': {'hostname': 'own'}},      HOST,  Route('own', 25, True)),
     ({},                                      SINK,  Route('sink.example', 27, True)),
     (OWN,                                     SINK,  Route('sink.example', 27, True)),
-    ({'smarthost': None},                     HOST,  Route('relay.example', 26, True)),
+    ({'smarthost': None},                     HOST,  RELAY),
+    (LOGIN,                                   HOST,  Route('own', 25, True, Login('u', '4711'))),
+    ({'smarthost': {'hostname': 'own', 'username': '', 'password': 'p'}}, HOST, Route('own', 25, True)),
 ])
 def test_the_destination(fields: dict[str, Any], config: RouteConfig, route: Route) -> None:
     assert choose(Document({'recipient': 'r@b.example', **fields}), config) == route
@@ -54,6 +59,7 @@ def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], found
     {'recipient': None}, {'recipient': 'r'}, {'recipient': 'r@b.example\r\nDATA'}, {'recipient': ['r@b.example']},
     {'recipient': 'r@[300.1.1.1]'}, {'ips': [1]}, {'smarthost': 'x'}, {'smarthost': {}}, {'smarthost': {'hostname': 5}},
     {'smarthost': {'hostname': 'x', 'port': 65536}}, {'smarthost': {'hostname': 'x', 'port': 'smtp'}},
+    {'smarthost': {'hostname': 'x', 'username': []}}, {'smarthost': {'hostname': 'x', 'username': 'y', 'password': {}}},
 ])
 def test_what_has_the_wrong_form(fields: dict[str, Any]) -> None:
     document = Document({'recipient': 'r@b.example', **fields})
@@ -76,3 +82,4 @@ def test_the_exchangers_of_a_domain(found: list[MX], exchangers: Exchangers) -> 
 def test_its_name() -> None:
     assert str(Place((('mx.example',),), 25, None)) == 'mx.example port 25'
     assert str(Place((('a', 'b'), ('c',)), 26, '192.0.2.1')) == 'a and 2 more port 26 from 192.0.2.1'
+    assert 'secret' not in repr(Place((('a',),), 25, None, Login('us', 'secret')))

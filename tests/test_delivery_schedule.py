@@ -53,7 +53,7 @@ class FakeSession:
 
     def __init__(self, bench: Bench, place: Place) -> None:
         self.mta, self.messages, self.sent_data, self.extensions = 'mx', 0, 0, ['DSN']
-        self.companion = None
+        self.companion, self.authentication = None, ''
         self.usable = self.ready = True
         self.stream = FakeStream(self)
         self.place, self.ended = place, False

@@ -56,7 +56,8 @@ def test_every_octet_is_kept(chunks: list[bytes], trailing: bytes) -> None:
 
 
 @pytest.mark.parametrize(('sizes', 'too_large'), [([10], False), ([11], True), ([5, 5], False), ([5, 6], True),
-                                                  ([10, 0], False), ([10, 1], True), ([11, 0], True), ([12, 5, 0], True)])
+                                                  ([10, 0], False), ([10, 1], True), ([11, 0], True),
+                                                  ([12, 5, 0], True)])
 def test_limit(sizes: list[int], too_large: bool) -> None:
     for pieces in shapes(b'x' * sum(sizes) + b'NOOP\r\n'):
         reader = ChunkReader(10)

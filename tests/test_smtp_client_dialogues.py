@@ -2,7 +2,7 @@
 
 What the client says must be what stands there, and no more: a command sent before its turn is found. The server's
 words are played whole, and one octet at a time but for files with `together: yes`. `tls: yes`: the client takes TLS
-where it is offered.
+where it is offered; `login: name password`: it logs in; `peer`: where it thinks the server is.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from mqlite.message.document import Document
 from mqlite.smtp.client import ClientSession
 from mqlite.smtp.dsn import NOTHING
 from mqlite.smtp.reply import ClientFailure, Reply
+from mqlite.smtp.sasl_client import Login
 from tests.support.dialogue import Dialogue, Turn, read_dialogue
 from tests.support.loop import LoopBench
 from tests.support.peers import Certificate
-from tests.support.process import ROOT
+from tests.support.process import HOST, ROOT
 
 FILES = sorted((ROOT / 'tests/data/dialogues/client').glob('*.txt'))
 CASES = [(path, shape) for path in FILES for shape in ('turns', 'octets')
@@ -79,10 +80,12 @@ async def deliver(stream: Stream, dialogue: Dialogue) -> list[str]:
     """Say hello, send the messages of the dialogue, and say goodbye; what came of it."""
     settings = dict(dialogue.settings)
     tls = client_context() if settings.pop('tls', 'no') == 'yes' else None
+    login = Login(*settings.pop('login').split(' ', 1)) if 'login' in settings else None
+    stream.peer = settings.pop('peer', HOST), 25
     assert settings in ({}, {'together': 'yes'}), f'unknown settings {settings}'
     session, results = ClientSession(stream, 'me.example'), []
     try:
-        await session.start(tls, 'mx.example')
+        await session.start(tls, 'mx.example', login)
         for kept in dialogue.kept:
             document = Document({'envelope': kept.sender, 'recipient': kept.recipient, **kept.properties})
             envelope = make_envelope(document, NOTHING)

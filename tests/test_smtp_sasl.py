@@ -20,7 +20,7 @@ from mqlite.smtp.sasl import (
     Password,
     cram_md5,
 )
-from mqlite.smtp.sasl_client import choose_mechanism, client_steps
+from mqlite.smtp.sasl_client import Login, choose_mechanism, client_steps
 
 CHALLENGE = b'<1896.697170952@postoffice.reston.mci.net>'     # RFC 2195 section 2
 DIGEST = 'b913a602c7eda7a495b4e6e7334d3890'
@@ -192,7 +192,7 @@ def test_nothing_but_refusals_comes_out_of_noise() -> None:
 @pytest.mark.parametrize(('login', 'password'), [('tim', 'tanstaaftanstaaf'), ('josé', 'pä ß'), ('a b', '*')])
 def test_our_client_with_our_server(mechanism: str, login: str, password: str) -> None:
     exchange = Exchange(MECHANISMS, lambda: CHALLENGE)
-    (_, first), *rest = client_steps(mechanism, login, password)
+    (_, first), *rest = client_steps(mechanism, Login(login, password))
     line = first('')
     assert line[:5] == b'AUTH ' and line[-2:] == b'\r\n'
     found = exchange.start(line[5:-2].decode())
@@ -209,23 +209,37 @@ def test_our_client_with_our_server(mechanism: str, login: str, password: str) -
     ('CRAM-MD5', ['authcram', 'authresponse']),
 ])
 def test_states_of_the_client(mechanism: str, states: list[str]) -> None:
-    assert [state for state, _ in client_steps(mechanism, 'l', 'p')] == states
+    assert [state for state, _ in client_steps(mechanism, Login('l', 'p'))] == states
 
 
-@pytest.mark.parametrize(('offered', 'encrypted', 'chosen'), [
-    (['CRAM-MD5', 'LOGIN', 'PLAIN'], True, 'PLAIN'),
-    (['CRAM-MD5', 'LOGIN', 'PLAIN'], False, 'CRAM-MD5'),
-    (['login', 'xoauth2'], False, 'LOGIN'),
-    (['cram-md5'], True, 'CRAM-MD5'),
-    (['GSSAPI'], True, None),
-    ([], False, None),
+ALL = ['CRAM-MD5', 'LOGIN', 'PLAIN']
+
+
+@pytest.mark.parametrize(('offered', 'encrypted', 'address', 'chosen'), [
+    (ALL,                  True,  '8.8.8.8',    'PLAIN'),
+    (['login', 'xoauth2'], True,  '8.8.8.8',    'LOGIN'),
+    (['cram-md5'],         True,  '8.8.8.8',    'CRAM-MD5'),
+    (['GSSAPI'],           True,  '127.0.0.1',  None),
+    (ALL,                  False, '127.0.0.1',  'CRAM-MD5'),
+    (['login', 'xoauth2'], False, '10.1.2.3',   'LOGIN'),
+    (['PLAIN'],            False, '::1',        'PLAIN'),
+    (['PLAIN'],            False, 'fe80::1%eth0', 'PLAIN'),
+    (['PLAIN'],            False, 'fd00::1',    'PLAIN'),
+    (ALL,                  False, '8.8.8.8',    'CRAM-MD5'),
+    (['LOGIN', 'PLAIN'],   False, '8.8.8.8',    None),
+    (['PLAIN'],            False, '2600::1',    None),
+    ([],                   False, '127.0.0.1',  None),
 ])
-def test_choice_of_the_client(offered: list[str], encrypted: bool, chosen: str | None) -> None:
-    assert choose_mechanism(offered, encrypted) == chosen
+def test_choice_of_the_client(offered: list[str], encrypted: bool, address: str, chosen: str | None) -> None:
+    assert choose_mechanism(offered, encrypted, address) == chosen
+
+
+def test_a_login_is_shown_without_its_password() -> None:
+    assert repr(Login('l', 'secret')) == "Login(name='l')"
 
 
 @pytest.mark.parametrize('challenge', ['no!', 'PDE', 'é'])
 def test_a_challenge_that_is_none(challenge: str) -> None:
-    step: Callable[[str], bytes] = client_steps('CRAM-MD5', 'l', 'p')[1][1]
+    step: Callable[[str], bytes] = client_steps('CRAM-MD5', Login('l', 'p'))[1][1]
     with pytest.raises(BadReply, match='not base64'):
         step(challenge)

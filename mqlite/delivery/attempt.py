@@ -5,7 +5,7 @@ each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, si
 that could not be reached lately come last: while a server is down, connections to its neighbours do not wait for it.
 
 A server whose TLS is broken is tried once more in clear, since TLS is opportunistic here (RFC 7435): a message in clear
-is what would have been sent to a server without TLS.
+is what would have been sent to a server without TLS. Not where we log in: such a server has TLS, or never had it.
 """
 
 from __future__ import annotations
@@ -115,16 +115,16 @@ class Dialler:
 
     async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
         try:
-            return await self._say_hello(await self._connect(place, domain, host, address), host, self._tls)
+            return await self._say_hello(await self._connect(place, domain, host, address), place, host, self._tls)
         except NoSession as refusal:
-            if refusal.result.state not in ('starttls', 'handshake'):
+            if refusal.result.state not in ('starttls', 'handshake') or place.login is not None:
                 raise
-        return await self._say_hello(await self._connect(place, domain, host, address), host, None)
+        return await self._say_hello(await self._connect(place, domain, host, address), place, host, None)
 
-    async def _say_hello(self, stream: Stream, host: str, tls: TlsContext | None) -> ClientSession:
+    async def _say_hello(self, stream: Stream, place: Place, host: str, tls: TlsContext | None) -> ClientSession:
         session = ClientSession(stream, self._hostname)
         try:
-            await session.start(tls, host)
+            await session.start(tls, host, place.login)
         except ClientFailure as failure:
             result = verdict.failed(failure, connected(session))
             session.stream.close()
@@ -170,7 +170,7 @@ def connected(session: ClientSession) -> Connected:
     """What the results say about the connection."""
     stream = session.stream
     return Connected(session.mta, stream.local[0], stream.peer[0], session.messages, stream.sent, session.sent_data,
-                     stream.cipher)
+                     stream.cipher, session.authentication)
 
 
 def _in_order(place: Place) -> deque[tuple[str, str]]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from mqlite.dns.message import MX
 from mqlite.message.document import Document
+from mqlite.smtp.sasl_client import Login
 
 SMTP_PORT = 25
 
@@ -33,6 +34,7 @@ class Route(NamedTuple):
     host: str
     port: int
     fixed: bool
+    login: Login | None = None  # who we are to the server
 
 
 class Place(NamedTuple):
@@ -41,6 +43,7 @@ class Place(NamedTuple):
     exchangers: Exchangers
     port: int
     source: str | None  # local address to send from; None: the kernel chooses
+    login: Login | None = None  # of the route
 
     def __str__(self) -> str:
         names = [host for group in self.exchangers for host in group]
@@ -52,8 +55,8 @@ class Place(NamedTuple):
 class RouteConfig:
     """The settings that decide routes."""
 
-    sink: tuple[str, int] | None
-    smarthost: tuple[str, int] | None
+    sink: Route | None
+    smarthost: Route | None
     sources: tuple[str, ...]  # for documents without `ips`; empty: the kernel chooses
 
 
@@ -61,11 +64,11 @@ def choose(document: Document, config: RouteConfig) -> Route:
     """The route of a document. DocumentError when what it asks for has the wrong form."""
     own = document.smarthost
     if config.sink is not None:
-        return Route(config.sink[0], config.sink[1], True)
+        return config.sink
     if own is not None:
-        return Route(own.hostname, own.port, True)
+        return Route(own.hostname, own.port, True, own.login)
     if config.smarthost is not None:
-        return Route(config.smarthost[0], config.smarthost[1], True)
+        return config.smarthost
     return Route(document.domain, SMTP_PORT, False)
 
 

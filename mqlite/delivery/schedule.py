@@ -109,7 +109,7 @@ class Scheduler:
         now = self._reactor.now()
         while job.sources != ():
             source = None if job.sources is None else self._choose_source(job, exchangers, now)
-            destination = self._destination(Place(exchangers, job.route.port, source), now)
+            destination = self._destination(Place(exchangers, job.route.port, source, job.route.login), now)
             seconds = destination.backoff.left(now) if destination.backoff.failures else 0.0
             trouble = destination.trouble
             if not seconds or destination.carriers or trouble is None:
@@ -134,10 +134,10 @@ class Scheduler:
         if len(sources) == 1:
             return sources[0]
         self._turn += 1
-        first, port = self._turn % len(sources), job.route.port
+        first, route = self._turn % len(sources), job.route
 
         def load(source: str) -> float:
-            destination = self._destinations.get(Place(exchangers, port, source))
+            destination = self._destinations.get(Place(exchangers, route.port, source, route.login))
             return 0.0 if destination is None else destination.load(now)
         return min(sources[first:] + sources[:first], key=load)
 

@@ -1,8 +1,8 @@
 """What a reply or a failure means: delivered, try again, or give up. The only file that decides it. Pure.
 
-A 2yz to the final dot is delivered. A 5yz is final. Everything else - 4yz, a time-out, a lost connection, an answer
-that is not SMTP - is tried again: it says nothing lasting about the recipient. The results and their states are those
-of the result queues.
+A 2yz to the final dot is delivered. A 5yz is final, but to a login, which says nothing about the message (Postfix:
+smtp_sasl_auth_soft_bounce). Everything else - 4yz, a time-out, a lost connection, an answer that is not SMTP - is tried
+again: it says nothing lasting about the recipient. The results and their states are those of the result queues.
 
 Limits: what a server said is kept up to TEXT_LIMIT characters, since every attempt adds it to the document.
 """
@@ -28,7 +28,7 @@ def failed(failure: ClientFailure, connected: Connected | None) -> Result:
     reply = failure.reply
     if reply is None:
         return Result(failure.state, failure.kind, description=failure.text[:TEXT_LIMIT], connected=connected)
-    permanent = failure.kind == 'error' and reply.code // 100 == 5
+    permanent = failure.kind == 'error' and reply.code // 100 == 5 and not failure.state.startswith('auth')
     return Result(failure.state, failure.kind, permanent, reply.code, reply.status, reply.text[:TEXT_LIMIT],
                   connected=connected)
 

@@ -27,6 +27,7 @@ from mqlite.message.identifier import parse_moment
 from mqlite.smtp import dsn
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address, split_address
+from mqlite.smtp.sasl_client import Login
 
 DEPTH_LIMIT = 100  # objects and arrays within each other
 QUEUE_NAME_LIMIT = 255  # octets, AMQP's short string
@@ -57,6 +58,7 @@ class Smarthost:
 
     hostname: str
     port: int
+    login: Login | None = None
 
 
 @dataclass
@@ -155,9 +157,6 @@ class Document:
                                     f'message is sent without it')
         if self.fields.get('security') in STRICT_SECURITY:
             raise DocumentError(f'"security": "{self.fields["security"]}" is more than this version can promise')
-        smarthost = self.fields.get('smarthost')
-        if isinstance(smarthost, dict) and smarthost.get('username'):
-            raise DocumentError('"smarthost" with a login is not supported by this version of mqlite')
 
     @property
     def not_before(self) -> float:
@@ -215,7 +214,8 @@ class Document:
         port = _number(value.get('port') or 25, 'smarthost.port')
         if not 0 < port < 65536:
             raise DocumentError('"smarthost.port" must be from 1 to 65535')
-        return Smarthost(value['hostname'], port)
+        name, password = (_said(value.get(key), f'smarthost.{key}') for key in ('username', 'password'))
+        return Smarthost(value['hostname'], port, Login(name, password) if name else None)
 
     @property
     def ips(self) -> list[str] | None:
@@ -249,8 +249,9 @@ class Document:
         if isinstance(notify, list) and all(isinstance(event, str) for event in notify):
             notify = ','.join(notify)
         try:
-            return dsn.make_request(_said(notify, 'notify') or ','.join(defaults.notify),
-                                    _said(ret, 'ret') or defaults.ret, _said(envid, 'envid'), _said(orcpt, 'orcpt'))
+            return dsn.make_request(_said(notify, 'dsn.notify') or ','.join(defaults.notify),
+                                    _said(ret, 'dsn.ret') or defaults.ret, _said(envid, 'dsn.envid'),
+                                    _said(orcpt, 'dsn.orcpt'))
         except SyntaxFault as fault:
             raise DocumentError(f'"dsn": {fault}') from None
 
@@ -280,12 +281,12 @@ def due_time(body: bytes) -> float:
 
 
 def _said(value: object, name: str) -> str:
-    """A string of the property `dsn`, '' when it is not there; programs number their envelopes."""
+    """A string in a property, '' when it is not there; programs number their envelopes."""
     if value is None:
         return ''
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value)
-    raise DocumentError(f'"dsn.{name}" must be a string')
+    raise DocumentError(f'"{name}" must be a string')
 
 
 def _moment(value: object, name: str) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 from mqlite.message.identifier import format_moment
 
 #: Where an attempt can end. Only the states that this version can reach.
-STATES = ('process', 'storage', 'dns', 'bind', 'connect', 'intro', 'ehlo', 'helo', 'starttls', 'handshake', 'mailfrom',
-          'rcptto', 'data', 'message')
+STATES = ('process', 'storage', 'dns', 'bind', 'connect', 'intro', 'ehlo', 'helo', 'starttls', 'handshake',
+          'authplain', 'authlogin', 'authusername', 'authpassword', 'authcram', 'authresponse', 'mailfrom', 'rcptto',
+          'data', 'message')
 
 #: How: accepted (only with `message`), timeout, lost, invalid (not an SMTP answer), error.
 RESULTS = ('accepted', 'timeout', 'lost', 'invalid', 'error')
@@ -26,6 +27,7 @@ class Connected:
     sent_connection: int  # bytes
     sent_data: int  # bytes of MIME, as they went over the wire
     cipher: tuple[str, str, int] | None  # name, protocol version, secret bits
+    authentication: str = ''  # the mechanism of our login
 
 
 @dataclass
@@ -49,6 +51,8 @@ class Result:
         if link is not None:
             entry.update({'mta': link.mta, 'from': link.source, 'to': link.target, 'messages': link.messages,
                           'sent': {'connection': link.sent_connection, 'data': link.sent_data}})
+            if link.authentication:
+                entry['authentication'] = link.authentication
             if link.cipher is not None:
                 name, version, bits = link.cipher
                 entry['cipher'] = {'name': name, 'version': version, 'bits': bits}

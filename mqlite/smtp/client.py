@@ -1,6 +1,6 @@
 """The SMTP client's driver: one connection to one server, any number of messages one after the other.
 
-    greeting -> EHLO (HELO) -> [STARTTLS -> handshake -> EHLO] -> { MAIL RCPT DATA message }* -> QUIT
+    greeting -> EHLO (HELO) -> [STARTTLS -> handshake -> EHLO] -> [AUTH] -> { MAIL RCPT DATA message }* -> QUIT
 
 Each step has a state, named as in the results, and a time limit. What goes wrong comes out as ClientFailure with the
 state in which it happened; what it means for the message is decided elsewhere (`delivery/verdict.py`). The client
@@ -25,20 +25,27 @@ from mqlite.loop.tls import TlsContext, TlsError
 from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.framing import encode_data
 from mqlite.smtp.reply import LINE_LIMIT, BadReply, ClientFailure, Reply, ReplyReader
+from mqlite.smtp.sasl_client import Login, choose_mechanism, client_steps
 
-#   state         seconds  RFC 5321 section 4.5.3.2
+#   state           seconds  RFC 5321 section 4.5.3.2
 TIME_LIMITS = {
-    'intro':      300,   # .1 initial 220
-    'ehlo':       300,   # as for MAIL
-    'helo':       300,
-    'starttls':   300,
-    'handshake':  120,
-    'mailfrom':   300,   # .2
-    'rcptto':     300,   # .3
-    'data':       120,   # .4 DATA initiation
-    'block':      180,   # .5 each piece of the message
-    'message':    600,   # .6 DATA termination
-    'quit':       5,     # nothing depends on it
+    'intro':        300,   # .1 initial 220
+    'ehlo':         300,   # as for MAIL, and so is what follows
+    'helo':         300,
+    'starttls':     300,
+    'handshake':    120,
+    'authplain':    300,
+    'authlogin':    300,
+    'authusername': 300,
+    'authpassword': 300,
+    'authcram':     300,
+    'authresponse': 300,
+    'mailfrom':     300,   # .2
+    'rcptto':       300,   # .3
+    'data':         120,   # .4 DATA initiation
+    'block':        180,   # .5 each piece of the message
+    'message':      600,   # .6 DATA termination
+    'quit':         5,     # nothing depends on it
 }
 _BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
 _CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
@@ -72,6 +79,7 @@ class ClientSession:
         self.hostname = hostname  # the name we say hello with
         self.mta = ''  # the name in the server's greeting
         self.extensions: dict[str, str] = {}  # EHLO keyword -> its parameters
+        self.authentication = ''  # the mechanism of our login
         self.messages = 0  # transactions begun on this connection
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
         self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
@@ -83,14 +91,16 @@ class ClientSession:
         """Another transaction may follow: as far as we can see now, the server is there and waits for it."""
         return self.usable and not self.stream.lost and not self.stream.buffered
 
-    async def start(self, tls: TlsContext | None, server_name: str) -> None:
-        """Greeting and hello; STARTTLS when the server has it and `tls` is given."""
+    async def start(self, tls: TlsContext | None, server_name: str, login: Login | None = None) -> None:
+        """Greeting and hello; STARTTLS when the server has it and `tls` is given; the login, if there is one."""
         greeting = await self._reply('intro')
         self._expect(greeting, 'intro', 2)
         self.mta = greeting.lines[0].split(' ', 1)[0][:_NAME_LIMIT]
         await self._hello()
         if tls is not None and 'STARTTLS' in self.extensions:
             await self._start_tls(tls, server_name)
+        if login is not None:
+            await self._authenticate(login)
 
     async def send(self, envelope: Envelope, mime: bytes | None) -> Reply:
         """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends.
@@ -181,6 +191,24 @@ class ClientSession:
             if failure.kind == 'lost':
                 raise ClientFailure('handshake', 'lost', failure.text) from failure
             raise
+
+    async def _authenticate(self, login: Login) -> None:
+        """RFC 4954. A server that wants more or less steps than the mechanism has is no use any more."""
+        stream = self.stream
+        mechanism = choose_mechanism(self.extensions.get('AUTH', '').split(), stream.cipher is not None, stream.peer[0])
+        if mechanism is None:
+            raise ClientFailure('ehlo', 'error',
+                                'the server offers no login that is safe here: PLAIN or LOGIN over TLS, or CRAM-MD5')
+        steps, challenge = client_steps(mechanism, login), ''
+        for number, (state, make_line) in enumerate(steps, start=1):
+            try:
+                line = make_line(challenge)
+            except BadReply as error:
+                raise self._unusable(state, 'invalid', str(error)) from error
+            reply = await self._ask(state, line)
+            self._expect(reply, state, 2 if number == len(steps) else 3)
+            challenge = reply.text
+        self.authentication = mechanism
 
     async def _reset(self) -> None:
         """Forget the transaction before. A server that does not is no use for the next one, which is not to blame."""

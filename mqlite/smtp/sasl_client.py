@@ -1,5 +1,8 @@
 """SMTP AUTH, the client's side: which mechanism to take, and what to send at each step. Pure.
 
+A password goes in clear to this host and to private networks only: anybody on the way to another could read it, and
+take STARTTLS out of the server's offer to be able to. CRAM-MD5 shows it to nobody.
+
 A step is the name of the state that it is (as results name it) and a function from the server's challenge, as it stands
 behind 334, to the line to send. After the last step comes the verdict: 235, or a refusal.
 """
@@ -9,6 +12,8 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Callable
 
 from mqlite.smtp.reply import BadReply
@@ -16,18 +21,31 @@ from mqlite.smtp.sasl import cram_md5
 
 Step = tuple[str, Callable[[str], bytes]]
 
-_PREFERRED = {True: ('PLAIN', 'LOGIN', 'CRAM-MD5'), False: ('CRAM-MD5', 'PLAIN', 'LOGIN')}  # by: is it encrypted?
+#  the password is seen by        mechanisms, the best first
+_ENCRYPTED  = ('PLAIN', 'LOGIN', 'CRAM-MD5')  # the server
+_NEARBY     = ('CRAM-MD5', 'PLAIN', 'LOGIN')  # whoever listens on this host or in a private network
+_FAR        = ('CRAM-MD5',)                   # anybody
 
 
-def choose_mechanism(offered: Iterable[str], encrypted: bool) -> str | None:
-    """The best of the words behind AUTH in the server's EHLO; None when we know none of them."""
+@dataclass(frozen=True)
+class Login:
+    """Who we are to a server."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+def choose_mechanism(offered: Iterable[str], encrypted: bool, address: str) -> str | None:
+    """The best of the words behind AUTH in the EHLO of the server at this address; None when there is none that we may
+    use."""
     names = {word.upper() for word in offered}
-    return next((name for name in _PREFERRED[encrypted] if name in names), None)
+    preferred = _ENCRYPTED if encrypted else _NEARBY if ip_address(address.partition('%')[0]).is_private else _FAR
+    return next((name for name in preferred if name in names), None)
 
 
-def client_steps(mechanism: str, login: str, password: str) -> list[Step]:
+def client_steps(mechanism: str, login: Login) -> list[Step]:
     """All steps of an exchange, in order. BadReply comes from a step whose challenge is no base64."""
-    name, secret = login.encode(), password.encode()
+    name, secret = login.name.encode(), login.password.encode()
 
     def digest(challenge: str) -> bytes:
         return _line(name + b' ' + cram_md5(secret, _decode(challenge)).encode())
