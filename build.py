@@ -49,6 +49,7 @@ PINS = (
     ('pika',     '1.4.4',  'test'),     # these three: programs that publish to a broker and read from it
     ('amqp',     '5.3.1',  'test'),
     ('aio-pika', '9.5.6',  'test'),
+    ('flufl.bounce', '4.0', 'test'),    # a reader of bounces, GNU Mailman's
     ('dkimpy',   '1.1.8',  'test'),     # verifies what we sign, and PyNaCl is what it verifies Ed25519 with
     ('pynacl',   '1.6.2',  'test'),
 )

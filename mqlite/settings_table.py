@@ -115,7 +115,7 @@ _QUEUES: _Rows = (
     ("rabbitmq-local",        QUEUE,      HONOURED, "",        "messages received for a local address"),
     ("rabbitmq-reports",      QUEUE,      HONOURED, "",        "reports (DSN, DMARC...) received for a local address"),
     ("rabbitmq-refused",      QUEUE,      HONOURED, "",        "messages that were received and then refused"),
-    ("rabbitmq-dsn",          QUEUE,      NOT_YET,  "",        "status notifications (DSN) that we make; empty: none"),
+    ("rabbitmq-dsn",          QUEUE,      HONOURED, "",        "status notifications (DSN) that we make; empty: none"),
 )
 
 _RABBITMQ: _Rows = (

@@ -20,6 +20,7 @@ from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
+from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.errors import ConfigError
@@ -196,7 +197,7 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         RouteConfig(fixed_server(settings, 'smtp-sink-address', 'smtp-sink'),
                     fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, loose_addresses(settings),
-        notices(settings))
+        NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)))
     resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and asks else None,

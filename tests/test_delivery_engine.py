@@ -20,6 +20,7 @@ from mqlite.delivery import engine as engine_module
 from mqlite.delivery import report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
+from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.dns.resolver import Resolver, ResolverConfig
@@ -89,7 +90,7 @@ class Bench:
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
             RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), Shares().outgoing,
-            notices=settings.get('notices', NOTHING))
+            notify=NotifyConfig('me.example', settings.get('dsn', ''), settings.get('notices', NOTHING)))
         self.engine = Engine(self.reactor, self.store, self.dialler, self.config, settings.get('log'))
         self.run_until(self.store.open())
         self.engine.start()
@@ -816,3 +817,44 @@ def test_a_line_for_each_attempt(make: Make, tmp_path: Path) -> None:
         f'{in_seconds(bench, -1)} 1 8 process:invalid  "results" must be an array of objects true',
         f'{in_seconds(bench, -1)} 1  process:invalid  not a JSON object true']
     assert len(bench.take('results')) == 3
+
+
+# notifications
+
+
+def test_a_failure_is_told_by_mail(make: Make) -> None:
+    """The dsn queue is the outbox here, so the notification leaves at once, with the null sender; and is the last."""
+    bench = make(dsn='outbox')
+    bench.exchanger.script['RCPT'] = [b'550 5.1.1 nobody here', b'550 5.1.1 nor here']
+    bench.publish(envelope='s@two.example')
+    bench.run()
+    bench.publish(envelope='s@two.example', recipient='', dsn={'ret': 'FULL'})
+    bench.run()
+    assert bench.exchanger.messages == []
+    results = bench.take('results')
+    assert [(document['envelope'], document['recipient']) for document in results] == [
+        ('s@two.example', 'r@one.example'), ('', 's@two.example'), ('s@two.example', '')]
+    bench.publish(envelope='s@two.example', retries='often')
+    bench.run()
+    [(mail, [rcpt], message)] = bench.exchanger.messages
+    assert (mail, rcpt) == (b'MAIL FROM:<>', b'RCPT TO:<s@two.example>')
+    assert b'\r\nDiagnostic-Code: x-mqlite; "retries" must be an array of seconds\r\n' in message
+
+
+def test_a_delay_is_told_once(make: Make) -> None:
+    bench = make(dsn='dsn')
+    bench.exchanger.script['RCPT'] = b'450 4.2.1 later'
+    bench.publish(dsn={'notify': 'DELAY,FAILURE'})
+    bench.run(4 * 3600 - 300)
+    assert bench.take('dsn') == []
+    bench.run(23 * 3600)
+    first, second = (document['mime'] for document in bench.take('dsn'))
+    assert 'Action: delayed' in first
+    assert 'Action: failed' in second
+
+
+def test_a_success_is_told_where_the_server_does_not(make: Make) -> None:
+    bench = make(dsn='dsn')
+    bench.publish(dsn={'notify': 'SUCCESS'})
+    bench.run()
+    assert 'Action: relayed' in bench.final('dsn')['mime']

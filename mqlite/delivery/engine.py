@@ -19,9 +19,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Callable
 
-from mqlite.delivery import report, retry, verdict
+from mqlite.delivery import notify, report, retry, verdict
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.job import Job
+from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.route import RouteConfig, choose, sources
 from mqlite.delivery.schedule import Scheduler
 from mqlite.errors import PermanentError
@@ -31,7 +32,6 @@ from mqlite.message.document import Document, DocumentError, NoMime
 from mqlite.message.identifier import format_moment
 from mqlite.message.result import Result
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
-from mqlite.smtp.dsn import NOTHING, Request
 from mqlite.smtp.shares import Share
 
 PREFETCH = 1000  # messages in hand
@@ -50,7 +50,7 @@ class EngineConfig:
     share: Share  # of the connections
     mime_later: bool = False  # a document may come without a MIME: a plugin may bring it
     loose: Collection[str] = ()  # addresses of a document whose local part may be anything: envelope, recipient
-    notices: Request = NOTHING  # what the sender of a document that does not say is to be told
+    notify: NotifyConfig = NotifyConfig('localhost', '')
 
 
 class Engine:
@@ -85,14 +85,16 @@ class Engine:
         try:
             document = _read(delivery, config.loose)
             job = Job(delivery, document, choose(document, config.route), sources(document, config.route),
-                      config.mime_later, config.notices)
+                      config.mime_later, config.notify.defaults)
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
             result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
             result = _marked(result, delivery)
+            unread = report.readable(delivery.body) or Document({})
             if self._log is not None:
-                self._write_log(self._log, report.readable(delivery.body) or Document({}), result, now)
-            self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues), result)
+                self._write_log(self._log, unread, result, now)
+            self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues)
+                         + notify.about_final(delivery.body, unread, result, now, config.notify), result)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a message was taken from the outbox')
@@ -130,9 +132,12 @@ class Engine:
             due = retry.next_attempt(job.document, result, config.retry, now)
             if due is None:
                 messages = report.final(job.delivery.body, job.document, result, now, config.queues)
+                messages += notify.about_final(job.delivery.body, job.document, result, now, config.notify)
             else:
                 messages = report.again(job.delivery.body, job.document, result, now, max(due, not_before),
                                         config.outbox, config.queues)
+                messages += notify.about_retry(job.delivery.body, job.document, result, now,
+                                               retry.deadline(job.document, config.retry, now), config.notify)
         except Exception as error:
             if result.result == 'accepted':
                 self._settle(job.delivery, report.bare(job.delivery.body, result, now, config.queues), result)

@@ -16,7 +16,8 @@ from mqlite.settings import Settings
 
 SQLITE = 'sqlite://'
 QUEUE_SETTINGS = ('rabbitmq-outbox', 'rabbitmq-inbox', 'rabbitmq-local', 'rabbitmq-reports',
-                  'rabbitmq-refused', 'rabbitmq-results', 'rabbitmq-success', 'rabbitmq-failure', 'rabbitmq-retry')
+                  'rabbitmq-refused', 'rabbitmq-results', 'rabbitmq-success', 'rabbitmq-failure', 'rabbitmq-retry',
+                  'rabbitmq-dsn')
 
 
 def open_store(reactor: Reactor, settings: Settings, resolver: Resolver, on_note: Callable[[str], object]) -> Store:
