@@ -7,6 +7,8 @@ queues; `abandon` is the death of a process as the others see it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -16,8 +18,9 @@ from typing import Any, Callable
 import pytest
 
 from mqlite.errors import PermanentError
-from mqlite.loop.clock import VirtualClock
+from mqlite.loop.clock import Clock, VirtualClock
 from mqlite.loop.task import sleep
+from mqlite.queues import embedded as embedded_store
 from mqlite.queues import sqlite
 from mqlite.queues.contract import Delivery, Message, QueueError, Store
 from mqlite.queues.embedded import EmbeddedStore
@@ -31,8 +34,8 @@ MANY = 10_000_000
 class EmbeddedStores(StoresBench):
     """Opens stores on one file. `poll` seconds are virtual: each costs a millisecond of ours."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        super().__init__(clock)
         self.path = folder / 'queue.db'
         self.notes: list[str] = []
 
@@ -562,3 +565,27 @@ def test_opening_what_cannot_be_opened_leaves_nothing_behind(embedded: EmbeddedS
     before = open_descriptors()
     embedded.run(main())
     assert open_descriptors() == before
+
+
+def test_a_commit_that_does_not_end_refuses_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process was stopped while it was its turn."""
+    monkeypatch.setattr(embedded_store, 'STUCK_SECONDS', 0.01)
+    stores = EmbeddedStores(tmp_path, Clock())
+
+    async def main(store: EmbeddedStore) -> None:
+        turn = os.open(f'{stores.path}-turn', os.O_RDWR)
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        first = store.publish(messages(b'first'))
+        while store.trouble is None:
+            await sleep(stores.reactor, 0.001)
+        with pytest.raises(QueueError, match='has not answered'):
+            await store.publish(messages(b'second'))
+        assert not first.done
+        os.close(turn)
+        await first
+        await store.publish(messages(b'third'))
+        assert await all_of(store) == [b'first', b'third']
+
+    stores.run_with_store(main)
+    stores.close()
+    assert len(stores.notes) == 2 and 'look at its disk' in stores.notes[0] and 'again' in stores.notes[1]

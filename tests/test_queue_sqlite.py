@@ -82,7 +82,7 @@ def test_only_the_owner_may_read_the_files(path: Path, umask: int) -> None:
             files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
         os.umask(before)
-    assert files == {f'queue.db{ending}': 0o600 for ending in ('', '-wal', '-shm', '-owner1')}
+    assert files == {f'queue.db{ending}': 0o600 for ending in ('', '-wal', '-shm', '-owner1', '-turn')}
     assert [file.name for file in path.parent.iterdir()] == ['queue.db']
 
 
@@ -92,6 +92,7 @@ def test_a_mode_that_the_operator_chose_is_kept(path: Path) -> None:
     with opened(path) as database:
         publish(database, b'shared')
         assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(Path(f'{path}-wal').stat().st_mode) == 0o660
+        assert stat.S_IMODE(Path(f'{path}-turn').stat().st_mode) == 0o660
 
 
 def test_the_file_says_whose_it_is_and_is_durable(path: Path) -> None:

@@ -10,9 +10,11 @@ fsync, and a slow disk makes batches larger, not sessions slower one by one.
                       └── settlements ◄─┘   publishes fail: QueueError
 
 When a commit fails (disk full, file locked for too long), publishes fail at once, and for RETRY_SECONDS those that
-follow too: a client gets its 451 now rather than after a time-out. Settlements are never given up: they stand for mail
-that was delivered already. A message that SQLite could never take (too large, a name that is no text) is refused
-before it joins a batch, where it would fail the others and come back with every attempt.
+follow too: a client gets its 451 now rather than after a time-out. They also fail while a commit does not end (a dead
+disk, a process that was stopped in the middle of one); what is in it has no outcome yet, and waits. Settlements are
+never given up: they stand for mail that was delivered already. A message that SQLite could never take (too large, a
+name that is no text) is refused before it joins a batch, where it would fail the others and come back with every
+attempt.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from mqlite.queues.sqlite import LARGEST_BODY, LARGEST_PRIORITY, Batch, Database
 T = TypeVar('T')
 
 RETRY_SECONDS = 1.0  # between a failed commit and the next attempt
+STUCK_SECONDS = 15.0  # for a commit; SQLite gives up waiting for a lock before
 LINGER_SECONDS = 0.01  # for which settlements gather; a crash in this time sends so many messages again
 POLL_SECONDS = 1.0  # how often a hungry consumer looks for what other processes have published
 RECOVER_POLLS = 10  # every so many looks, messages of dead processes are looked for too
@@ -245,12 +248,15 @@ class EmbeddedStore:
             self._idle.notify()
 
     async def _commit(self, work: Work, batch: Batch, hungry: list[EmbeddedConsumer]) -> None:
+        timer = self._reactor.call_later(STUCK_SECONDS, self._stuck)
         try:
             taken = await self._submit(self._database.apply, batch, self._reactor.clock.time())
         except Exception as error:  # also what nobody expected: a batch that ends in silence would stop the queue
             self._running = False
             self._failed(error, work)
             return
+        finally:
+            timer.cancel()
         self._running, self.trouble = False, None
         if self._noted and (batch.publish or batch.settled):  # an empty batch fits a disk that has no room for mail
             self._noted = False
@@ -266,18 +272,28 @@ class EmbeddedStore:
 
     def _failed(self, error: Exception, work: Work) -> None:
         """Publishes fail; settlements and releases wait for the next attempt, in front of newer ones."""
-        if not self._noted:
-            self._noted = True
-            self._on_note(f'{error}; mail is refused for now, trying again every {RETRY_SECONDS:g} s')
-        self.trouble = str(error) if isinstance(error, QueueError) else repr(error)
-        refused = work.published + self._next.published
-        self._next = Work([], work.settled + self._next.settled, work.released + self._next.released)
-        for _, waiter in refused:
-            waiter.fail(QueueError(self.trouble))
+        self._next = Work(work.published + self._next.published, work.settled + self._next.settled,
+                          work.released + self._next.released)
+        self._refuse_all(str(error) if isinstance(error, QueueError) else repr(error),
+                         f'{error}; mail is refused for now, trying again every {RETRY_SECONDS:g} s')
         if self._closing:
             self._give_up()
         else:
             self._pause = self._reactor.call_later(RETRY_SECONDS, self._resume)
+
+    def _stuck(self) -> None:
+        trouble = f'the queue file has not answered for {STUCK_SECONDS:g} s'
+        self._refuse_all(trouble, f'{trouble}: look at its disk, and for stopped processes; mail is refused for now')
+
+    def _refuse_all(self, trouble: str, note: str) -> None:
+        """Nothing can be published now."""
+        if not self._noted:
+            self._noted = True
+            self._on_note(note)
+        self.trouble = trouble
+        refused, self._next.published = self._next.published, []
+        for _, waiter in refused:
+            waiter.fail(QueueError(trouble))
 
     def _give_up(self) -> None:
         """We are closing, and the file is of no use: there is no next attempt."""

@@ -2,7 +2,8 @@
 
 smtp-source (package postfix) sends messages of 5 KiB over 20 sessions, one message per connection and connections kept.
 Prints messages per second and CPU seconds per 1,000 messages of each server, children and threads included. The
-contestants take turns; medians are shown. `--amqp URL` keeps on a broker instead of the embedded queue.
+contestants take turns; medians are shown. `--amqp URL` keeps on a broker instead of the embedded queue, and with
+`--processes 1,2` mqlite takes part with one worker process and with two.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ def main() -> int:
     parser.add_argument('--messages', type=int, default=5000)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--amqp', default='')
+    parser.add_argument('--processes', default='1')
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix='mqlite-bench-', dir=ROOT))
     servers = {}
     try:
-        servers['mqlite'] = start_mqlite(folder, options.amqp)
+        for count in options.processes.split(','):
+            servers[f'mqlite, {count}' if count != '1' else 'mqlite'] = start_mqlite(folder, options.amqp, count)
         servers['aiosmtpd'] = start_aiosmtpd()
         for mode, flags in MODES.items():
             report(mode, {name: [] for name in servers}, servers, flags, options)
@@ -55,18 +58,21 @@ def main() -> int:
     return 0
 
 
-def start_mqlite(folder: Path, amqp: str) -> tuple[subprocess.Popen[bytes], int]:
+def start_mqlite(folder: Path, amqp: str, processes: str) -> tuple[subprocess.Popen[bytes], int]:
     port = free_port()
-    (folder / 'mqlite.conf').write_text(f'''smtp-ip: 127.0.0.1
+    config = folder / f'mqlite-{processes}.conf'
+    config.write_text(f'''smtp-ip: 127.0.0.1
 smtp-port: {port}
 hostname: bench.test
-queue-address: {amqp or f"sqlite://{folder}/queue.db"}
+queue-address: {amqp or f"sqlite://{folder}/queue-{processes}.db"}
 rabbitmq-inbox: inbox
-application-log: {folder}/log
+processes: {processes}
+application-log: {folder}/log-{processes}
 ''')
-    command = [sys.executable, '-m', 'mqlite', '--config', str(folder / 'mqlite.conf')]
+    command = [sys.executable, '-m', 'mqlite', '--config', str(config)]
     process = subprocess.Popen(command, cwd=ROOT)
-    wait_until(lambda: answers(port), f'port {port} to answer')
+    log = folder / f'log-{processes}'
+    wait_until(lambda: log.exists() and 'is running' in log.read_text(), 'mqlite to start')
     return process, port
 
 
@@ -92,11 +98,17 @@ def report(mode: str, figures: dict[str, list[tuple[float, float]]],
 
 
 def measure(pid: int, port: int, flags: tuple[str, ...], messages: int) -> tuple[float, float]:
-    before, begin = cpu_seconds(pid), time.perf_counter()
+    before, begin = cpu_seconds_of_all(pid), time.perf_counter()
     subprocess.run([find_program('smtp-source'), '-s', '20', '-m', str(messages), '-l', '5120', '-f', 'a@client.test',
                     '-t', 'b@bench.test', *flags, f'127.0.0.1:{port}'], check=True)
     wall = time.perf_counter() - begin
-    return messages / wall, (cpu_seconds(pid) - before) / messages * 1000
+    return messages / wall, (cpu_seconds_of_all(pid) - before) / messages * 1000
+
+
+def cpu_seconds_of_all(pid: int) -> float:
+    """Of the process and the processes that it has started."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    return sum(cpu_seconds(process) for process in (pid, *map(int, children)))
 
 
 def cpu_seconds(pid: int) -> float:
