@@ -78,7 +78,8 @@ void MQ_Retry(MQ_Connection *connection);
 
 /*
  *  Not in MailerQ, mqlite's own: refuse the present step with this reply, as in (connection, 550, "5.7.1", "No entry").
- *  `code` is 400 to 599, `status` may be NULL or "". Takes effect when control is handed back; the first one counts.
+ *  `code` is 400 to 599 (another one defers with 451), `status` may be NULL or "". Takes effect when control is handed
+ *  back; the first one counts.
  */
 void MQ_reject(MQ_Connection *connection, int code, const char *status, const char *text);
 

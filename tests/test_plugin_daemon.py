@@ -9,6 +9,7 @@ from typing import Callable
 
 import pytest
 
+from tests.support import misbehaviour
 from tests.support.c_plugin import build_plugin
 from tests.support.daemon import Daemon
 from tests.support.process import HOST, ROOT
@@ -52,3 +53,16 @@ def test_attempts_are_counted(start_daemon: Start, sink: CapturingSink, plugins:
         f'1, connected 1; {HOST} from address 0: connected; messages: 0 of 0 delivered, 0 deferred, 0 given up',
         f'2, connected 2; {HOST} from address 0: connected; messages: 0 of 1 delivered, 1 deferred, 0 given up',
         f'3, connected 2; {HOST} from address 0: error 0x0800; messages: 1 of 2 delivered, 1 deferred, 0 given up']
+
+
+def test_misbehaviour_is_contained(start_daemon: Start, plugins: Path) -> None:
+    """All of them in one daemon, in real time; it serves on, and its log names who, what and how long."""
+    misbehaviour.build_all(plugins, 5, 0.5)
+    daemon = start_daemon(plugin_directory=plugins, plugin_timeout='0.5', rabbitmq_inbox='inbox')
+    assert misbehaviour.provoke(daemon.port, seconds=30) == misbehaviour.EXPECTED
+    daemon.take('inbox', 2)
+    output = daemon.output()
+    assert re.search(r'10-blocks.so blocked everything for 1\d\d ms in mq_smtp_in_rcptto', output)
+    for name in ('never', 'late'):
+        assert f'10-{name}.so did not hand back mq_smtp_in_rcptto within 0.5 s: deferred' in output
+    assert 'left: close' in output and 'stale: 0 answers' in output and 'null: 0 answers' in output

@@ -12,10 +12,9 @@ from typing import Callable
 import pytest
 
 from mqlite.errors import ConfigError
-from mqlite.plugin.chain import RETRIES
 from mqlite.plugin.loader import load_plugins
 from tests.support.c_plugin import build_plugin
-from tests.support.plugins import LOG, PATIENCE, PluginBench, build
+from tests.support.plugins import LOG, PluginBench, build
 
 Make = Callable[..., PluginBench]
 OK = b'220 250 250 250 354 250 221'
@@ -240,107 +239,6 @@ def test_a_descriptor_is_watched(make: Make) -> None:
     assert [line for line in LOG.lines if '9999' in line] == LOG.lines and len(LOG.lines) == 1
 
 
-# misbehaviour
-
-def held_by(rest: str = '', before: str = '') -> str:
-    return GO + before + step('mailfrom') + f' held = c; {rest} return true; }}'
-
-
-def test_a_plugin_that_never_hands_back(make: Make) -> None:
-    """451, also for what follows; the plugin is named, and close comes all the same."""
-    bench = make(held_by() + step('close') + 'MQ_log(MQ_INFO, "close"); return false; }'
-                 + step('rcptto') + 'return false; }')
-    before = bench.clock.monotonic()
-    assert bench.run(bench.send()) == b'220 250 451 503 503 221'
-    assert PATIENCE <= bench.clock.monotonic() - before < PATIENCE + 1
-    assert LOG.said() == ['close'] and '10-test' in LOG.lines[0] and 'mq_smtp_in_mailfrom' in LOG.lines[0]
-
-
-def test_a_late_hand_back_is_ignored(make: Make) -> None:
-    bench = make(held_by(f'MQ_startTimer(x, {PATIENCE + 5}, go, NULL);'))
-
-    async def talk() -> bytes:
-        stream = await bench.client()
-        await bench.ask(stream, b'EHLO c.example\r\n')
-        first = await bench.talk(stream, b'MAIL FROM:<a@b.example>')
-        await bench.quiet(10)
-        return first + await bench.talk(stream, b'MAIL FROM:<a@b.example>', b'NOOP')
-
-    assert bench.run(talk()) == b'451451 250'
-    assert any('without being in control' in line for line in LOG.lines)
-
-
-def test_handed_back_twice(make: Make) -> None:
-    bench = make(held_by('go(NULL); go((void *)1);'), step('mailfrom') + 'MQ_log(MQ_INFO, "second"); return false; }')
-    assert bench.run(bench.send()) == OK
-    assert LOG.said() == ['second'] and any('once more' in line for line in LOG.lines)
-
-
-def test_a_retry_without_end_is_ended(make: Make) -> None:
-    bench = make(held_by('go((void *)2);'))
-    assert bench.run(bench.send()) == b'220 250 451 503 503 221'
-    assert any(f'{RETRIES} times' in line for line in LOG.lines)
-
-
-def test_handed_back_from_another_thread(make: Make) -> None:
-    bench = make("""
-        #include <pthread.h>
-        static pthread_t thread; static MQ_Connection *held;
-        static void *work(void *d) { MQ_send(held, "250-from a thread\\r\\n", 19); MQ_continue(held); return d; }
-        """ + step('mailfrom') + """ held = c; pthread_create(&thread, NULL, work, NULL); return true; }
-        bool mq_smtp_in_close(MQ_Context *x, MQ_Connection *c) { (void)x; (void)c; pthread_join(thread, NULL);
-        return false; }""", options=('-pthread',))
-
-    async def talk() -> list[bytes]:
-        stream = await bench.client()
-        await bench.ask(stream, b'EHLO c.example\r\n')
-        bench.reactor.threads_busy += 1     # the clock must not jump while the thread is on its way
-        try:
-            return await bench.ask(stream, b'MAIL FROM:<a@b.example>\r\n')
-        finally:
-            bench.reactor.threads_busy -= 1
-
-    assert bench.run(talk()) == [b'250-from a thread\r\n', b'250 2.1.0 Sender ok\r\n']
-    assert LOG.lines == []
-
-
-def test_the_peer_leaves_while_a_plugin_is_in_control(make: Make) -> None:
-    """The session ends at once, close is called, and the hand-back that comes later finds nothing."""
-    bench = make(held_by('MQ_startTimer(x, 30, go, NULL);')
-                 + step('close') + 'MQ_log(MQ_INFO, "close"); return false; }')
-
-    async def leave() -> None:
-        stream = await bench.client()
-        await bench.ask(stream, b'EHLO c.example\r\n')
-        stream.write(b'MAIL FROM:<a@b.example>\r\n')
-        stream.flush()
-        await bench.quiet()
-        stream.close()
-        await bench.quiet(1)
-        assert LOG.said() == ['close'] and len(bench.server) == 0
-        await bench.quiet(60)
-
-    bench.run(leave())
-    assert bench.host.context.holds == []
-
-
-def test_null_and_stale_handles(make: Make) -> None:
-    bench = make("""
-        static MQ_Address *old; static MQ_Connection *gone;
-        """ + step('mailfrom') + """ old = a; return false; }
-        """ + step('rcptto') + """
-        if (MQ_email(old) || MQ_email(NULL) || MQ_send(NULL, "x", 1) || MQ_fileDescriptor((void *)a) != -1)
-            MQ_log(MQ_CRIT, "answered");
-        MQ_setMime(NULL, NULL, 5); MQ_startTimer(NULL, 1, NULL, NULL); MQ_continue(NULL); MQ_stopTimer((void *)7);
-        if (gone && MQ_secure(gone)) MQ_log(MQ_CRIT, "secure");
-        gone = c; return false; }""")
-    bench.run(bench.send())
-    assert bench.run(bench.send()) == OK and LOG.said() == []
-    assert all('handle' in line for line in LOG.lines)
-    told = [line.split()[1] for line in LOG.lines]
-    assert len(told) == len(set(told)), 'each function once'
-
-
 def test_handles_do_not_pile_up(make: Make) -> None:
     bench = make(NEW_TRACE)
     handles = bench.host._plugins[0]._handles       # type: ignore[attr-defined]
@@ -350,13 +248,6 @@ def test_handles_do_not_pile_up(make: Make) -> None:
         bench.run(bench.send('b@example.org', 'c@example.org'))
     assert len(handles) == before
     LOG.said()
-
-
-def test_a_plugin_that_blocks_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mqlite.plugin.chain.SLOW_SECONDS', -1.0)
-    bench = make(step('mailfrom') + 'return false; }')
-    bench.run(bench.send())
-    assert ['10-test' in line and 'ms in mq_smtp_in_mailfrom' in line for line in LOG.lines] == [True]
 
 
 # loading

@@ -20,7 +20,8 @@ from mqlite.plugin.host_library import HostLibraryError
 from mqlite.plugin.json_object import JsonFault, JsonLibrary, JsonObject
 from mqlite.plugin.libev import LibevClock
 from mqlite.plugin.objects import Connection, Context, Message, Timer, Watcher, refusal
-from mqlite.smtp.session import Address
+from mqlite.smtp.reply import reply
+from mqlite.smtp.session import Address, Objection
 
 FUNCTIONS = (*abi.FUNCTIONS, *HOOK_FUNCTIONS)
 NAMES = tuple(name for row in FUNCTIONS for name in row.names)
@@ -173,7 +174,11 @@ class Exports:
         if _held(handle) is None:
             self._log.warning(f'{handle.plugin.name} called MQ_reject without being in control: ignored')
         elif handle.thing.objection is None:
-            handle.thing.objection = refusal(code, _decoded(_string(status)), _decoded(_string(text)))
+            try:
+                handle.thing.objection = refusal(code, _decoded(_string(status)), _decoded(_string(text)))
+            except ValueError as error:
+                self._log.warning(f'{handle.plugin.name} called MQ_reject wrongly: {error}; deferred')
+                handle.thing.objection = Objection(reply('plugin-trouble'))
 
     def _send(self, number: int, data: int, size: int) -> int:
         handle = self._find('MQ_send', number, Connection)
