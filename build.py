@@ -78,6 +78,7 @@ PROGRAMS = (
     ('named',                   'bind9',           'peers', 'a name server'),
     ('opendkim',                'opendkim',        'peers', 'a second opinion on our signatures'),
     ('slapd',                   'slapd',           'peers', 'logins by LDAP'),
+    ('valgrind',                'valgrind',        'peers', 'the memory of C plugins'),
     ('unbound',                 'unbound',         'peers', 'a name server'),
 )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.process import HOST, ROOT, Process, answers, environment_with, free_port, wait_until
+from tests.support.process import HOST, ROOT, WAIT_SECONDS, Process, answers, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
 ENVIRONMENT = {'PYTHONPATH': str(ROOT)}
@@ -41,6 +41,7 @@ class Daemon:
         self.port = free_port()
         self.config = folder / 'mqlite.conf'
         self.process: Process | None = None
+        self.patience = WAIT_SECONDS    # for the start and for the end
         self.settings: dict[str, object] = {
             'hostname': 'localhost', 'smtp-ip': HOST, 'smtp-port': self.port,
             'queue-address': f'sqlite://{folder}/queue.db', 'application-log': 'stdout',
@@ -52,7 +53,7 @@ class Daemon:
             self.process.close()
         self.config.write_text(''.join(f'{key}: {value}\n' for key, value in self.settings.items()))
         self.process = Process([*self.program, '--config', self.config], self.folder, ENVIRONMENT)
-        self.process.wait_for(lambda: greeting(self.port).startswith(b'220 '), 'the greeting')
+        self.process.wait_for(lambda: greeting(self.port).startswith(b'220 '), 'the greeting', self.patience)
         return self
 
     def output(self) -> str:
@@ -73,7 +74,7 @@ class Daemon:
         """SIGTERM; AssertionError unless it ends with status 0, and without a traceback in its log."""
         assert self.process
         self.process.signal(signal.SIGTERM)
-        status = self.process.wait()
+        status = self.process.wait(self.patience)
         assert status == 0 and 'Traceback' not in self.output(), f'status {status}; its output:\n{self.output()}'
 
     def close(self) -> None:
