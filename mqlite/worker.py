@@ -201,7 +201,7 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
     resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and asks else None,
-                      OutgoingHooks(host.hooks, reactor, resolver, config.route.sources) if host is not None else None)
+                      OutgoingHooks(host, resolver, config.route.sources) if host is not None else None)
     return Engine(reactor, store, dialler, config, log, is_condemned if asks else None)
 
 

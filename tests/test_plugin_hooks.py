@@ -6,6 +6,8 @@ import ctypes
 import random
 import re
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
@@ -147,7 +149,7 @@ class Bench:
     def _load(self, folder: Path, sources: tuple[str, ...]) -> None:
         self.registered = Hooks(LOG)
         self.host = make_host(folder, self.reactor, self.registered)
-        self.hooks = OutgoingHooks(self.registered, self.reactor, self.resolver, sources)
+        self.hooks = OutgoingHooks(self.host, self.resolver, sources)
         self.dialler = Dialler(self.reactor, self.resolver, 'me.example', client_context(), hooks=self.hooks)
         self.reactor.run(self.host.start())
 
@@ -290,18 +292,37 @@ def test_the_record_of_a_domain_is_true(start: Start) -> None:
     for count in (1, 2):
         bench.open('broken.example')
         assert LOG.said() == [f'0=0+0+0 0 0 dns {count}, -1 s, last -1 s']
-    bench.hooks._domain('broken.example').dns_failures = 300
+    for _ in range(300):
+        bench.registered.domains.unresolved('broken.example')
     bench.open('broken.example')
     assert 'dns 255' in LOG.said()[0]
 
 
 def test_the_domain_that_was_not_asked_for_the_longest_is_forgotten() -> None:
     domains = Domains(capacity=2)
-    kept = domains['a']
-    domains['b'].count(True, False, 1.0)
-    assert domains['a'] is kept
-    domains['c'].count(True, False, 1.0)
-    assert domains['a'] is kept and domains['b'].attempts == 0
+    for name in ('a', 'b', 'a', 'c'):
+        domains.count(name, accepted=True, permanent=False, now=1.0)
+    assert (domains['a'].attempts, domains['c'].attempts, domains['b'].attempts) == (2, 1, 0)
+
+
+def test_no_count_is_lost_between_threads() -> None:
+    """Loops of one process share the counts."""
+    domains, each = Domains(), 5000
+
+    def work() -> None:
+        for _ in range(each):
+            domains.count('a', accepted=True, permanent=False, now=1.0)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert domains['a'].attempts == domains['a'].deliveries == each * len(threads)
 
 
 NEIGHBOURS = INCLUDES + SAY + """#include <arpa/inet.h>
@@ -356,7 +377,7 @@ def test_an_address_of_version_6_in_c(start: Start) -> None:
 
 def test_without_a_registered_function_nothing_is_called(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = start('void mq_initialize(void) { MQ_log(MQ_INFO, "nothing registered"); }')
-    monkeypatch.setattr(OutgoingHooks, '_domain', None)     # would fail
+    monkeypatch.setattr(OutgoingHooks, '_resolved', None)     # would fail
     assert bench.open(HOST, True) is None and not bench.hooks.used
     bench.hooks.count('x.example', ACCEPTED)
 
@@ -395,7 +416,7 @@ def core_log_client_connection_failure(target, error, domain, slot, now):
 """)
     assert bench.open('one.example') is not None
     calls = bench.host._plugins[0]._module.calls       # type: ignore[attr-defined]
-    exchangers = [(10, 'mx1.example'), (20, 'mx2.example')]
+    exchangers = ((10, 'mx1.example'), (20, 'mx2.example'))
     port = bench.exchanger.port
     assert calls == [('one.example', exchangers, 0, True, ('127.0.0.3', port)), (('127.0.0.3', port), True, 0, True),
                      ('one.example', exchangers, 0, True, (HOST, port)), ((HOST, port), True, 0, True)]

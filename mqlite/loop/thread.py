@@ -13,6 +13,7 @@ from typing import Any, Callable, TypeVar
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Waiter
 
+Lock = threading.Lock  # for what several loops of a process share; nobody awaits while he has it
 T = TypeVar('T')
 Job = tuple[Waiter[Any], Callable[..., Any], tuple[Any, ...]]
 

@@ -17,10 +17,12 @@ import os
 from typing import Any, Callable, NamedTuple
 
 from mqlite.log import Log
-from mqlite.loop.clock import Clock
 from mqlite.plugin import abi
 from mqlite.plugin.chain import tell_slow
+from mqlite.plugin.domains import Domains
 from mqlite.plugin.hook_values import SHAPES
+from mqlite.plugin.objects import Context
+from mqlite.recorder import mark
 
 
 class Hook(NamedTuple):
@@ -61,6 +63,7 @@ class Registered(NamedTuple):
 
     call: Callable[..., Any] | None  # None: C, for a hook that is not ours to call
     plugin: str
+    marked: bytes  # for the recorder
     address: int = 0
     closure: int = 0
 
@@ -70,6 +73,7 @@ class Hooks:
 
     def __init__(self, log: Log) -> None:
         self.used = False  # whether anybody has registered
+        self.domains = Domains()
         self._log = log
         self._registered: dict[str, list[Registered]] = {name: [] for name in BY_NAME}
         self._prototypes = {name: prototype(row) for name, row in BY_NAME.items()}
@@ -78,30 +82,39 @@ class Hooks:
     def __getitem__(self, name: str) -> list[Registered]:
         return self._registered.get(name, [])
 
-    def add(self, name: str, registered: Registered, first: bool = False) -> None:
+    def add(self, name: str, call: Callable[..., Any] | None, plugin: str, address: int = 0, closure: int = 0,
+            first: bool = False) -> None:
+        """Register a function; see Registered."""
+        registered = Registered(call, plugin, mark(f'{plugin}: {name}'), address, closure)
         functions = self._registered.get(name, [])
         self._registered[name] = [registered, *functions] if first else [*functions, registered]
         self.used = True
 
-    def call(self, clock: Clock, name: str, *values: Any) -> int:
-        """Call all, until one has another result than 0; that result. What they get is made for each kind of plugin."""
-        in_c: list[Any] = []
+    def call(self, context: Context, name: str, *values: Any) -> int:
+        """Call all, until one has another result than 0; that result."""
+        shaped: list[Any] = []
         for registered in self._registered[name]:
-            start = clock.monotonic()
-            try:
-                assert registered.call is not None
-                if registered.address:
-                    in_c = in_c or [_shape(word, value) for word, value in zip(BY_NAME[name].arguments, values)]
-                    result = registered.call(registered.closure, *in_c)
-                else:
-                    result = registered.call(*values)
-            except Exception as error:
-                self._log.warning(f'{registered.plugin} failed in {name}: {error!r}')
-                continue
-            tell_slow(self._log, registered.plugin, name, clock.monotonic() - start)
+            if registered.address and not shaped:
+                shaped = [_shape(word, value) for word, value in zip(BY_NAME[name].arguments, values)]
+            given = (registered.closure, *shaped) if registered.address else values
+            result = self._call(context, registered, name, given)
             if result:
                 return int(result)
         return 0
+
+    def _call(self, context: Context, registered: Registered, name: str, values: tuple[Any, ...]) -> Any:
+        assert registered.call is not None
+        clock, seat = context.reactor.clock, context.seat
+        start = clock.monotonic()
+        seat.enter(registered.marked)
+        try:
+            return registered.call(*values)
+        except Exception as error:
+            self._log.warning(f'{registered.plugin} failed in {name}: {error!r}')
+            return 0
+        finally:
+            seat.leave()
+            tell_slow(self._log, registered.plugin, name, clock.monotonic() - start)
 
     # what C calls
 
@@ -131,7 +144,7 @@ class Hooks:
     def _register(self, hook: str, function: int, closure: int, first: bool) -> None:
         row = BY_NAME.get(hook)
         call = abi.prototype((row.result, 'data', *row.arguments))(function) if row else None
-        self.add(hook, Registered(call, _plugin_of(function), function, closure or 0), first)
+        self.add(hook, call, _plugin_of(function), function, closure or 0, first)
 
     def _at(self, name: int, proto: int, place: int, function: int, closure: int) -> int:
         """Those in C, one after the other: the caller is C."""

@@ -16,12 +16,11 @@ from typing import Any
 from mqlite.dns.resolver import NullMX, Resolver
 from mqlite.errors import MqliteError
 from mqlite.loop.connect import CannotBind, connect
-from mqlite.loop.reactor import Reactor
 from mqlite.loop.stream import Stream
 from mqlite.loop.task import Timeout
 from mqlite.message.result import Result
-from mqlite.plugin.domains import Domain, Domains
-from mqlite.plugin.hooks import Hooks
+from mqlite.plugin.domains import Domain
+from mqlite.plugin.host import PluginHost
 
 # Of include/connection.h; those that we have cause to say. A hook gets one of them with the sign bit.
 CONN_ERRORS = {
@@ -50,12 +49,11 @@ SLOTS = 1000  # local addresses that are told apart; all others share an index
 class OutgoingHooks:
     """Between the dialler and the hooks."""
 
-    def __init__(self, hooks: Hooks, reactor: Reactor, resolver: Resolver, sources: tuple[str, ...]) -> None:
+    def __init__(self, host: PluginHost, resolver: Resolver, sources: tuple[str, ...]) -> None:
         """`sources`: the local addresses of the settings, whose indices are theirs."""
-        self._hooks = hooks
-        self._reactor = reactor
+        self._hooks = host.hooks
+        self._context = host.context
         self._resolver = resolver
-        self._domains = Domains()
         self._slots: dict[str | None, int] = {source: place for place, source in enumerate(sources)}
 
     @property
@@ -64,10 +62,9 @@ class OutgoingHooks:
 
     async def connect(self, name: str, address: str, port: int, source: str | None, seconds: float) -> Stream:
         """As loop.connect, for mail to a domain; OSError as well when a hook forbids it."""
-        domain, slot, target = self._domain(name), self._slot(source), (address, port)
-        domain.dns_failures = 0
+        domain, slot, target = self._resolved(name), self._slot(source), (address, port)
         try:
-            stream = await connect(self._reactor, address, port, source, seconds,
+            stream = await connect(self._context.reactor, address, port, source, seconds,
                                    lambda descriptor: self._bound(domain, slot, descriptor, target))
         except (OSError, Timeout, CannotBind) as error:
             self._failed(domain, slot, target, error)
@@ -78,24 +75,21 @@ class OutgoingHooks:
 
     def unreached(self, name: str, error: MqliteError | None) -> None:
         """No address was tried: the lookup of the exchangers failed with this, or None: they have no address."""
-        domain = self._domain(name)
         if error is None:
-            code = 'CONN_ERROR_NO_MXS_REACHABLE'
+            self._initiated(self._resolved(name), 0, 'CONN_ERROR_NO_MXS_REACHABLE')
         elif isinstance(error, NullMX):
-            code = 'CONN_ERROR_SMTP_NULL_MX'
+            self._initiated(self._resolved(name), 0, 'CONN_ERROR_SMTP_NULL_MX')
         else:
-            code = 'CONN_ERROR_MX_LOOKUP_FAILED'
-            domain.dns_failures += 1
-        self._initiated(domain, 0, code)
+            self._initiated(self._hooks.domains.unresolved(name.lower()), 0, 'CONN_ERROR_MX_LOOKUP_FAILED')
 
     def no_source(self, name: str) -> None:
         """No local address was tried: none suits."""
-        self._initiated(self._domain(name), 0, 'CONN_ERROR_BIND')
+        self._initiated(self._resolved(name), 0, 'CONN_ERROR_BIND')
 
     def count(self, name: str, result: Result) -> None:
         """A message for the domain was tried."""
         if self._hooks.used:
-            self._domain(name).count(result.result == 'accepted', result.permanent, self._now())
+            self._hooks.domains.count(name.lower(), result.result == 'accepted', result.permanent, self._now())
 
     # the calls
 
@@ -115,10 +109,10 @@ class OutgoingHooks:
         self._call('post_initiate_connection_smtp', domain, slot, self._now(), SIGN | CONN_ERRORS[code])
 
     def _call(self, name: str, *values: Any) -> int:
-        return self._hooks.call(self._reactor.clock, f'core_{name}', *values)
+        return self._hooks.call(self._context, f'core_{name}', *values)
 
     def _now(self) -> float:
-        return self._reactor.clock.time()
+        return self._context.reactor.clock.time()
 
     # what they are told
 
@@ -130,12 +124,8 @@ class OutgoingHooks:
                 self._slots[source] = slot
         return slot
 
-    def _domain(self, name: str) -> Domain:
+    def _resolved(self, name: str) -> Domain:
         """With what the name system said last; a server that was named for all mail has no exchangers."""
-        domain = self._domains[name.lower()]
         known = self._resolver.known_exchangers(name)
-        if known is not None:
-            exchangers, seconds = known
-            domain.exchangers = [(mx.preference, mx.host) for mx in exchangers]
-            domain.expires = self._now() + seconds
-        return domain
+        return self._hooks.domains.resolved(name.lower(), None if known is None else (
+            tuple((mx.preference, mx.host) for mx in known[0]), self._now() + known[1]))

@@ -23,7 +23,7 @@ from mqlite.errors import ConfigError
 from mqlite.loop.task import Waiter, sleep
 from mqlite.plugin import abi
 from mqlite.plugin.hold import COMPLETE, CONTINUE, RETRY, Hold
-from mqlite.plugin.hooks import BY_NAME, Hooks, Registered
+from mqlite.plugin.hooks import BY_NAME, Hooks
 from mqlite.plugin.objects import Connection, Context, Owner, Plugin, Timer, Watcher, refusal
 from mqlite.smtp.reply import reply
 from mqlite.smtp.session import Objection
@@ -146,7 +146,7 @@ class PythonPlugin:
         for hook in BY_NAME:
             function = getattr(self._module, hook, None)
             if callable(function):
-                hooks.add(hook, Registered(function, name))
+                hooks.add(hook, function, name)
 
     def call(self, hold: Hold, owner: Owner, subject: tuple[Any, ...]) -> bool:
         arguments = [self._view(owner.context)]
