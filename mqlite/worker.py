@@ -197,7 +197,7 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         RouteConfig(fixed_server(settings, 'smtp-sink-address', 'smtp-sink'),
                     fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, loose_addresses(settings),
-        NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)))
+        NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'))
     resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and asks else None,

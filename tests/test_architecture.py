@@ -53,9 +53,10 @@ RANKS = {
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
-PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/verdict',
-        'delivery/retry', 'delivery/report', 'delivery/notify', 'auth/*', 'dkim/*', 'database/*')
-DRIVERS = ('amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
+PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
+        'auth/*', 'dkim/*', 'database/*')
+DRIVERS = ('delivery/attempt', 'delivery/carrier', 'delivery/engine', 'delivery/resolving', 'delivery/schedule',
+           'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
            'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',
            'auth/desk', 'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pytest
 
-from mqlite.delivery.pace import LATE_SECONDS, Flow, Pace
+from mqlite.delivery.pace import LATE_SECONDS, PATIENCE, Flow, Pace
 from mqlite.delivery.standing import (
     FIRST_PAUSE,
     FIRST_WINDOW,
@@ -80,7 +81,7 @@ def test_another_limit(before: float, after: float, wait: float) -> None:
 
 def test_a_flow() -> None:
     flow = Flow(0.0)
-    assert flow.rate(5.0) == 0.0
+    assert flow.rate(PATIENCE - 0.1) == math.inf and flow.rate(5.0) == 0.2
     for number in range(1, 51):
         flow.passed(number * 0.1)
     assert flow.rate(5.0) == pytest.approx(10.0)
@@ -97,7 +98,7 @@ def test_a_flow_faster_than_the_clock() -> None:
     flow = Flow(1.0)
     for _ in range(10):
         flow.passed(1.0)
-    assert flow.rate(1.0) == 0.0
+    assert flow.rate(1.0) == math.inf and flow.rate(1.5) == math.inf
 
 
 def test_a_window() -> None:

@@ -14,10 +14,10 @@ from mqlite.delivery.capacity import DEFAULT
 from mqlite.delivery.carrier import IDLE_SECONDS
 from mqlite.delivery.destination import UNPROVEN
 from mqlite.delivery.job import Job
+from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers, Place, Route
 from mqlite.delivery.schedule import FAIR_SECONDS, FAIR_SHARE, KEPT_SECONDS, Scheduler
 from mqlite.delivery.standing import FIRST_PAUSE, FIRST_WINDOW, HOLD_SECONDS, JITTER, LONGEST_PAUSE
-from mqlite.loop.clock import VirtualClock
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import sleep
 from mqlite.message.document import Document
@@ -26,16 +26,11 @@ from mqlite.queues.contract import Delivery
 from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure, Reply
 from mqlite.smtp.shares import UNLIMITED, Shares
+from tests.support.world import SteppingClock
 
 DOWN = Result('connect', 'timeout', description='down')
 BIND = Result('bind', 'error', permanent=True, description='not ours')
 OK = 'accepted'
-
-
-class SteppingClock(VirtualClock):
-    """Nothing here moves bytes between sockets: the kernel needs no time."""
-
-    GRACE = 0.0
 
 
 class FakeStream:
@@ -97,7 +92,8 @@ class Bench:
         self.reactor = Reactor(SteppingClock(), lambda error, where: self.errors.append(f'{error} {where}'))
         self.shares = Shares(limit)
         self.scheduler = Scheduler(self.reactor, self, self.shares.outgoing,  # type: ignore[arg-type]
-                                   self._on_result, self._on_unreachable, self._on_return)
+                                   self._on_result, self._on_unreachable, self._on_wait, self._on_return,
+                                   Room(UNLIMITED, UNLIMITED))
         self.outs: list[tuple[str, str]] = []
         self.sent: list[tuple[str, int]] = []
         self.sessions: list[FakeSession] = []
@@ -166,6 +162,9 @@ class Bench:
     def _on_unreachable(self, job: Job, result: Result, seconds: float) -> None:
         self.outs.append((job.envelope.recipient, 'unreachable'))
         self.seconds = seconds
+
+    def _on_wait(self, job: Job, seconds: float) -> None:
+        raise AssertionError('there is room')
 
     def _on_return(self, job: Job) -> None:
         self.outs.append((job.envelope.recipient, 'returned'))

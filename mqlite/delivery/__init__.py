@@ -9,6 +9,7 @@
     line          who is next: priorities, and tags in turn
     capacity      how much a destination may be given
     pace          how fast messages may go, and how fast they do
+    room          how much is in hand, and how it is shared when it is scarce
     standing      what our experience with a destination allows
     carrier       one connection to a destination
     attempt       opens a session with the first server of a destination that answers

@@ -16,8 +16,10 @@ import math
 from typing import TYPE_CHECKING
 
 from mqlite.delivery.capacity import DEFAULT, Capacity
+from mqlite.delivery.job import Job
 from mqlite.delivery.line import Line
 from mqlite.delivery.pace import Flow, Pace
+from mqlite.delivery.room import HORIZON, SOON, Room
 from mqlite.delivery.route import Place
 from mqlite.delivery.standing import Backoff, Window
 
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
 
 UNPROVEN = 2  # connections that are being opened while there is none: enough to learn whether somebody is there
 NO_LIMIT = 1 << 30
+LEAST_WAIT, LONGEST_WAIT = 2.0, 1200.0  # seconds that a job spends on the outbox when there is no room for it here
 
 
 class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
     __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'pace',
-                 'place', 'trouble', 'used', 'window')
+                 'place', 'tail', 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float) -> None:
         self.place = place
@@ -48,6 +51,7 @@ class Destination:
         self.window = Window()
         self.backoff = Backoff()
         self.trouble: NoSession | None = None  # why it could not be reached the last time
+        self.tail = 0.0  # when the last of those comes back that there was no room for
         self.used = now  # when something happened here
         self.domain = ''  # of the last job that lined up
 
@@ -93,3 +97,43 @@ class Destination:
         if not self.idle and not self.connecting and self.carriers < self.most:
             wait = max(wait, self.connects.wait(now), 0.0 if self.sessions else self.backoff.left(now))
         return wait
+
+    # how many may wait here
+
+    def rate(self, now: float) -> float:
+        """Messages per second that go here, as far as we can tell."""
+        rate = self.flow.rate(now)
+        return min(rate, self.pace.rate) if self.pace.rate else rate
+
+    def is_slow(self, now: float) -> bool:
+        """Whether more waits than goes soon."""
+        return len(self.line) > self.rate(now) * SOON
+
+    def may_wait(self, job: Job, room: Room, now: float) -> bool:
+        """Whether one more may wait although room is scarce."""
+        line = self.line
+        if not line and not self.carriers:
+            return True
+        count, size = len(line) + 1, line.size + job.size
+        rate = self.rate(now)
+        return count <= rate * SOON or (count <= min(room.share, rate * HORIZON) and size <= room.size_share)
+
+    def take_surplus(self, room: Room, now: float) -> list[Job]:
+        """Take out of the line what may not wait."""
+        rate = self.rate(now)
+        most = max(rate * SOON, min(room.share, rate * HORIZON), 0 if self.carriers else 1)
+        size = 0
+
+        def stays(number: int, job: Job) -> bool:
+            nonlocal size
+            size += job.size
+            return number < most and (size <= room.size_share or (not number and not self.carriers))
+        return self.line.keep(stays)
+
+    def wait_outside(self, now: float) -> float:
+        """Seconds after which a job is to come back that there is no room for: about when it has its turn, one after
+        the other, so that the line does not run dry meanwhile."""
+        gap = 1.0 / self.rate(now)
+        soonest = now + max(LEAST_WAIT, len(self.line) * gap - HORIZON / 2)
+        self.tail = min(max(self.tail + gap, soonest), now + LONGEST_WAIT)
+        return self.tail - now

@@ -15,6 +15,7 @@ FAULT_SECONDS, what was accepted is settled even if its result cannot be written
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Callable
@@ -23,6 +24,7 @@ from mqlite.delivery import notify, report, retry, verdict
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.job import Job
 from mqlite.delivery.notify import NotifyConfig
+from mqlite.delivery.room import Room
 from mqlite.delivery.route import RouteConfig, choose, sources
 from mqlite.delivery.schedule import Scheduler
 from mqlite.errors import PermanentError
@@ -34,7 +36,7 @@ from mqlite.message.result import Result
 from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, Store
 from mqlite.smtp.shares import Share
 
-PREFETCH = 1000  # messages in hand
+PREFETCH = 1000  # messages in hand; with RabbitMQ rabbitmq-qos, if that is less
 PREFETCH_BYTES = 64 * 1024 * 1024  # of documents in hand
 FAULT_SECONDS = 600.0  # before a message is looked at again that we made a mistake with; the first retry-interval
 
@@ -51,6 +53,7 @@ class EngineConfig:
     mime_later: bool = False  # a document may come without a MIME: a plugin may bring it
     loose: Collection[str] = ()  # addresses of a document whose local part may be anything: envelope, recipient
     notify: NotifyConfig = NotifyConfig('localhost', '')
+    prefetch: int = PREFETCH
 
 
 class Engine:
@@ -65,14 +68,16 @@ class Engine:
         self._clock = reactor.clock
         self._store = store
         self._config = config
+        self._room = Room(config.prefetch, PREFETCH_BYTES)
         self._hooks = dialler.hooks
         self._scheduler = Scheduler(reactor, dialler, config.share,
                                     self._on_result if self._hooks is None else self._on_attempt,
-                                    self._on_unreachable, self._on_return)
+                                    self._on_unreachable, self._on_wait, self._on_return, self._room)
         self._consumer: Consumer | None = None
 
     def start(self) -> None:
-        self._consumer = self._store.consume(self._config.outbox, PREFETCH, PREFETCH_BYTES, self._on_delivery)
+        self._consumer = self._store.consume(self._config.outbox, self._room.most, self._room.most_size,
+                                            self._on_delivery)
 
     async def stop(self, seconds: float) -> None:
         """Take nothing new, give back what waits, finish what is being sent, within so many seconds."""
@@ -82,6 +87,7 @@ class Engine:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         now, config = self._clock.time(), self._config
+        self._room.took(len(delivery.body))
         try:
             document = _read(delivery, config.loose)
             job = Job(delivery, document, choose(document, config.route), sources(document, config.route),
@@ -155,11 +161,17 @@ class Engine:
         log.write({'email': document.fields, 'result': result.fields(now), 'attempt': attempt,
                    'date': format_moment(now), 'time': int(now)})
 
+    def _on_wait(self, job: Job, seconds: float) -> None:
+        """It waits on the outbox for a while. Whole seconds: many that are due together are taken together."""
+        self._put_back(job.delivery, float(math.ceil(self._clock.time() + seconds)))
+
     def _put_back(self, delivery: Delivery, due: float) -> None:
+        self._room.gave(len(delivery.body))
         self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority, due)])
 
     def _settle(self, delivery: Delivery, messages: list[Message], result: Result) -> None:
         """Settle, with less to publish if the store can never keep these messages."""
+        self._room.gave(len(delivery.body))
         kept = self._store.settle(delivery, messages)
         if not kept.done:
             return
@@ -172,6 +184,7 @@ class Engine:
             pass  # the store is closed, and has given the delivery back
 
     def _on_return(self, job: Job) -> None:
+        self._room.gave(job.size)
         self._store.release(job.delivery)
 
 

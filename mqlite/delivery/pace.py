@@ -10,7 +10,10 @@ shorter times than a minute.
 
 from __future__ import annotations
 
+import math
+
 LATE_SECONDS = 0.25  # or one interval, if that is longer
+PATIENCE = 2.0  # seconds without an answer after which a server counts as slow of which nothing else is known
 SMOOTHING = 0.2  # weight of the latest gap in the mean of a Flow
 
 
@@ -79,6 +82,7 @@ class Flow:
         self._since = now
 
     def rate(self, now: float) -> float:
-        """Per second; 0 while nothing is known."""
-        gap = max(self._gap, now - self._since)
-        return 1.0 / gap if self._gap and gap > 0 else 0.0
+        """Per second; without limit while nothing speaks against it."""
+        silence = now - self._since
+        gap = max(self._gap, silence) if self._gap or silence >= PATIENCE else 0.0
+        return 1.0 / gap if gap else math.inf

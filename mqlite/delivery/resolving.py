@@ -21,6 +21,7 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Task
 from mqlite.message.result import Result
 
+STUCK_SECONDS = 2.0  # a lookup that takes longer holds room that others could use
 REMEMBERED_SECONDS = 30.0  # less than the least time to live of the resolver's cache (dns-min-ttl 60)
 _MOST = 10000  # routes remembered
 
@@ -36,6 +37,7 @@ class Resolving:
         self._on_failed = on_failed
         self._known: dict[Route, tuple[Exchangers, float]] = {}  # with the moment until which it holds
         self._waiting: dict[Route, list[Job]] = {}
+        self._since: dict[Route, float] = {}  # when the lookup began
         self._tasks: dict[Route, Task[None]] = {}
 
     def add(self, job: Job) -> None:
@@ -49,7 +51,7 @@ class Resolving:
         elif route in self._waiting:
             self._waiting[route].append(job)
         else:
-            self._waiting[route] = [job]
+            self._waiting[route], self._since[route] = [job], self._reactor.now()
             self._tasks[route] = self._reactor.spawn(self._find(route), f'exchangers of {route.host}')
 
     def stop(self) -> list[Job]:
@@ -59,6 +61,15 @@ class Resolving:
             task.cancel()
         return [job for jobs in waiting.values() for job in jobs]
 
+    def take_stuck(self, now: float) -> list[Job]:
+        """The jobs whose lookups take long. The lookups go on, for those who come later."""
+        stuck: list[Job] = []
+        for route, since in self._since.items():
+            if now - since >= STUCK_SECONDS and route in self._waiting:
+                stuck += self._waiting[route]
+                self._waiting[route] = []
+        return stuck
+
     async def _find(self, route: Route) -> None:
         exchangers: Exchangers = ()
         failure = verdict.internal_fault()
@@ -67,7 +78,7 @@ class Resolving:
         except NoSession as refusal:
             failure = refusal.result
         finally:
-            del self._tasks[route]
+            del self._tasks[route], self._since[route]
             for job in self._waiting.pop(route, ()):
                 if exchangers:
                     self._on_found(job, exchangers)

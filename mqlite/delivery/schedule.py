@@ -8,8 +8,9 @@ keeps the connection for a few seconds and then says goodbye. A job stays in lin
 the pace allows it, so that nothing but the attempt itself holds it.
 
 Every job handed in comes out exactly once: `on_result(job, result)` after an attempt, `on_unreachable(job, result,
-seconds)` when the destination could not be reached a moment ago and is left alone for so long, `on_return(job)` when we
-stop before its turn. An exception that nobody expected is a result too, and is reported once, by the carrier's task.
+seconds)` when the destination could not be reached a moment ago and is left alone for so long, `on_wait(job, seconds)`
+when it is to wait outside for so long (see room.py), `on_return(job)` when we stop before its turn. An exception that
+nobody expected is a result too, and is reported once, by the carrier's task.
 
 When no session can be had and no other carrier of the destination has one, the failure is the destination's: all its
 jobs get it, and it is left alone for a while. When another carrier has one (a server that takes five connections and no
@@ -33,6 +34,7 @@ from mqlite.delivery.carrier import Carrier
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.job import Job
 from mqlite.delivery.resolving import Resolving
+from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers, Place
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.sync import Signal
@@ -43,6 +45,8 @@ from mqlite.smtp.shares import Share
 FAIR_SHARE = 20  # messages per connection while a destination starves
 FAIR_SECONDS = 5.0  # or so long: of a slow server, twenty messages can be an hour
 KEPT_SECONDS = 3600.0  # a destination is remembered for so long after it was used
+EASE_SECONDS = 1.0  # from one look for slow destinations to the next, while room is scarce
+UNRESOLVED_SECONDS = 30.0  # for which jobs are put back whose name servers do not answer, while room is scarce
 SWEEP_SECONDS = 60.0  # how often we look which ones to forget
 
 
@@ -51,14 +55,17 @@ class Scheduler:
 
     def __init__(self, reactor: Reactor, dialler: Dialler, share: Share,
                  on_result: Callable[[Job, Result], object], on_unreachable: Callable[[Job, Result, float], object],
-                 on_return: Callable[[Job], object]) -> None:
-        """`share`: the connections that may be open at once, to all destinations together."""
+                 on_wait: Callable[[Job, float], object], on_return: Callable[[Job], object], room: Room) -> None:
+        """`share`: the connections that may be open at once, to all destinations together. `room`: for what is in
+        hand; the caller counts."""
         self._reactor = reactor
         self._dialler = dialler
         self._share = share
         share.on_room = self._use_room
         self._on_result = on_result
         self._on_unreachable = on_unreachable
+        self._on_wait = on_wait
+        self._room = room
         self._on_return = on_return
         self._resolving = Resolving(reactor, dialler, self._found, on_result)
         self._destinations: dict[Place, Destination] = {}
@@ -66,7 +73,8 @@ class Scheduler:
         self._carriers: dict[Carrier, None] = {}
         self._idle: dict[Carrier, None] = {}  # of all destinations, the longest idle first
         self._starving: dict[Destination, None] = {}  # without a carrier because of the limit, the longest one first
-        self._sweep: Timer | None = None
+        self._sweep: Timer | None = None  # of what is to be forgotten
+        self._easing: Timer | None = None  # while room is scarce
         self._turn = 0  # which of several local addresses is next
         self._ended = Signal(reactor)
         self._stopping = False
@@ -75,8 +83,10 @@ class Scheduler:
         """Take the job to its destination, now or when it is its turn."""
         if self._stopping:
             self._on_return(job)
-        else:
-            self._resolving.add(job)
+            return
+        if self._easing is None and self._room.pressed:
+            self._easing = self._reactor.call_later(0.0, self._ease)
+        self._resolving.add(job)
 
     async def stop(self, seconds: float) -> None:
         """Return what waits, let the carriers finish the message they are sending, at most for so long."""
@@ -86,17 +96,18 @@ class Scheduler:
         for destination in self._destinations.values():
             for job in destination.line.keep(lambda number, job: False):
                 self._on_return(job)
-        for timer in [*self._timers.values(), *([self._sweep] if self._sweep else [])]:
-            timer.cancel()
+        for timer in (*self._timers.values(), self._sweep, self._easing):
+            if timer is not None:
+                timer.cancel()
         for carrier in list(self._carriers):
             if carrier.connecting:
                 carrier.cancel()
             else:
                 carrier.dismiss()
-        timer = self._reactor.call_later(seconds, self._cancel_all)
+        limit = self._reactor.call_later(seconds, self._cancel_all)
         while self._carriers:
             await self._ended.wait()
-        timer.cancel()
+        limit.cancel()
 
     def _cancel_all(self) -> None:
         for carrier in list(self._carriers):
@@ -122,6 +133,9 @@ class Scheduler:
 
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
         destination.used, destination.domain = now, job.route.host
+        if self._room.pressed and not destination.may_wait(job, self._room, now):
+            self._on_wait(job, destination.wait_outside(now))
+            return
         if not destination.line:
             destination.begin(now)
         destination.line.add(job)
@@ -156,6 +170,20 @@ class Scheduler:
         else:
             destination.line.put_first(job)
             destination.pace.give_back()
+
+    def _ease(self) -> None:
+        """Room is scarce: what waits for slow destinations, or for name servers, is to wait outside."""
+        self._easing, now = None, self._reactor.now()
+        if not self._room.pressed:
+            return
+        slow = [destination for destination in self._destinations.values() if destination.is_slow(now)]
+        self._room.divide(len(slow))
+        for destination in slow:
+            for job in destination.take_surplus(self._room, now):
+                self._on_wait(job, destination.wait_outside(now))
+        for job in self._resolving.take_stuck(now):
+            self._on_wait(job, UNRESOLVED_SECONDS)
+        self._easing = self._reactor.call_later(EASE_SECONDS, self._ease)
 
     # handing out
 
