@@ -56,7 +56,7 @@ class Server:
 class Session:
     """What the engine uses of a ClientSession."""
 
-    mta, sent_data, companion, usable = 'mx', 0, None, True
+    mta, sent_data, authentication, companion, usable = 'mx', 0, '', None, True
     extensions = ('DSN',)
     local, peer, sent, cipher = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
 
