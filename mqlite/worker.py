@@ -174,14 +174,16 @@ def make_limits(settings: Settings) -> Limits:
         size=settings.integer('smtp-maxsize'), recipients=settings.integer('smtp-max-recipients'),
         errors=settings.integer('smtp-max-errors'), commands=settings.integer('smtp-max-commands'),
         header=settings.integer('smtp-max-header'), hops=settings.integer('smtp-max-hops'),
-        dsn=settings.flag('dsn-advertise'), loose=settings.text('smtp-validate-address') == 'loose')
+        dsn=settings.flag('dsn-advertise'), loose=settings.text('smtp-validate-address') == 'loose',
+        must_log_in=bool(settings.text('smtp-auth')))
 
 
 def make_admission(settings: Settings, share: Share) -> AdmissionConfig:
     """Who is let in."""
     of_client = ClientLimits(*(settings.integer(f'smtp-client-{name}') for name in (
         'connections', 'connection-rate', 'message-rate', 'recipient-rate')))
-    return AdmissionConfig(share, relay_rule(settings), ClientRule(settings.networks('smtp-proxy')), of_client,
+    in_range, is_proxy = (ClientRule(settings.networks(name)) for name in ('smtp-range', 'smtp-proxy'))
+    return AdmissionConfig(share, in_range, is_proxy, of_client,
                            settings.seconds('smtp-session-timeout'), settings.seconds('smtp-greeting-delay'))
 
 
@@ -225,8 +227,3 @@ def fixed_server(settings: Settings, host: str, prefix: str) -> Route | None:
         return None
     return Route(name, settings.integer(f'{prefix}-port'), True,
                  Login(login, settings.text(f'{prefix}-password')) if login else None)
-
-
-def relay_rule(settings: Settings) -> ClientRule:
-    """Which clients may relay without a login: those in smtp-range; where smtp-auth is set, none."""
-    return ClientRule(() if settings.text('smtp-auth') else settings.networks('smtp-range'))

@@ -150,6 +150,21 @@ def test_a_login_in_clear_is_forgotten_with_tls(certificate: Certificate) -> Non
         bench.run(client())
 
 
+def test_with_logins_the_range_is_not_enough() -> None:
+    """A client in it is no stranger, and must log in all the same; local addresses are open to everybody."""
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *[b'NOOP'] * 200)
+        assert await bench.talk(stream, b'EHLO client.example', *ENVELOPE[:2]) == b'250 250 550'
+        assert await bench.talk(stream, b'RCPT TO:<here@example.org>', b'RSET') == b'250 250'
+        assert await bench.talk(stream, b'AUTH PLAIN ' + b64encode(b'\0tim\0tanstaaf'), *ENVELOPE) == \
+            b'235 250 250 354 250'
+
+    with Bench(relay=True, must_log_in=True, desk=logins(PASSWORDS),
+               is_local=lambda address: address == 'here@example.org') as bench:
+        bench.run(client())
+
+
 # never in clear
 
 @pytest.mark.parametrize(('tls', 'code'), [(True, b'538'), (False, b'502')])

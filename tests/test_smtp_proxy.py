@@ -112,7 +112,7 @@ ASK = (b'EHLO client.example', b'MAIL FROM:<a@client.example>', b'RCPT TO:<b@exa
 def proxied() -> Iterator[Bench]:
     """Its clients are proxies; 192.0.2.0/24 and the proxies themselves may relay."""
     range_ = ClientRule([ipaddress.ip_network('192.0.2.0/24'), ipaddress.ip_network('127.0.0.0/8')])
-    with Bench(may_relay=range_, is_proxy=NETWORK) as made:
+    with Bench(in_range=range_, is_proxy=NETWORK) as made:
         yield made
 
 

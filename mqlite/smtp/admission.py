@@ -2,9 +2,8 @@
 
     accept ─► room? ─► (PROXY header: who is it?) ─► (stranger: one too many?) ─► (TLS) ─► (speaks early?) ─► greeting
 
-Strangers are those that may not relay whoever they are, and therefore everybody else on the internet. When all places
-are taken, a new client takes that of the one that has been silent for longest, if that was for SILENT_SECONDS:
-thousands that connect and stall keep nobody out.
+Strangers are all whose address is not in smtp-range. When all places are taken, a new client takes that of the one that
+has been silent for longest, if that was for SILENT_SECONDS: thousands that connect and stall keep nobody out.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class AdmissionConfig:
     """What decides who is let in."""
 
     share: Share  # of the connections
-    may_relay: Callable[[str], bool]
+    in_range: Callable[[str], bool]  # whom we know by the address
     is_proxy: Callable[[str], bool] = ClientRule([])  # the connections of these begin with a PROXY header
     client_limits: ClientLimits = ClientLimits()  # of a stranger
     session_seconds: float = math.inf  # that a stranger's session may last
@@ -117,7 +116,7 @@ class Admission:
         elif not header.own:
             session.in_range, session.desk = False, None
             return
-        session.in_range = self._config.may_relay(session.client)
+        session.in_range = self._config.in_range(session.client)
 
     async def _read_proxy_header(self, stream: Stream) -> Header:
         while True:

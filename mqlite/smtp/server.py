@@ -86,7 +86,7 @@ class SmtpServer:
         if self._stopping or not self._admission.enter(self._tasks):
             self._say_farewell(stream, b'' if tls else reply('shutdown' if self._stopping else 'too-busy'))
             return
-        session = Session(config.hostname, address, port, stream.local, config.admission.may_relay(address),
+        session = Session(config.hostname, address, port, stream.local, config.admission.in_range(address),
                           config.limits, config.is_local, starttls=self._tls_context is not None,
                           then=TLS if tls else '', desk=self._desk)
         task = self._reactor.spawn(self._serve(stream, session), 'smtp session')

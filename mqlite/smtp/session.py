@@ -89,6 +89,7 @@ class Limits:
     hops: int = 50  # Received lines of a message: with more it goes round in circles; as Postfix
     dsn: bool = False  # the DSN extension is on offer
     loose: bool = False  # local parts may be anything
+    must_log_in: bool = False  # to relay; else a client in range need not
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Session:
     client: str  # the client's address
     client_port: int
     local: tuple[str, int]  # our address and port
-    in_range: bool  # a client that may relay, whoever it is
+    in_range: bool  # no stranger, by its address
     limits: Limits
     is_local: Callable[[str], bool] | None = None  # which addresses anybody may send to
     helo: str = ''
@@ -126,7 +127,7 @@ class Session:
 
     @property
     def may_relay(self) -> bool:
-        return self.in_range or self.authenticated
+        return self.authenticated or self.in_range and not self.limits.must_log_in
 
     @property
     def receiving(self) -> bool:

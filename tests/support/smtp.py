@@ -115,11 +115,11 @@ class Bench:
 
     def __init__(self, receive: Receive | None = None, timeout: float = 300.0, connections: int = UNLIMITED,
                  relay: bool = True, plugins: Callable[[Reactor], PluginHost] | None = None,
-                 may_relay: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
+                 in_range: Callable[[str], bool] | None = None, is_proxy: Callable[[str], bool] = ClientRule([]),
                  is_local: Callable[[str], bool] | None = None, config: Mapping[str, Any] | None = None,
                  admission: Mapping[str, Any] | None = None, certificate: Certificate | None = None,
                  over_tls: bool = False, desk: MakeDesk | None = None, **limits: Any) -> None:
-        """`relay`: everybody may, or nobody, unless `may_relay` says who. `config`, `admission`: of ServerConfig and
+        """`relay`: everybody may, or nobody, unless `in_range` says who. `config`, `admission`: of ServerConfig and
         AdmissionConfig, what has no name here. What the operator is told is in `notes`.
         """
         self.clock = VirtualClock()
@@ -131,7 +131,7 @@ class Bench:
         host = plugins(self.reactor) if plugins else None
         self.notes: list[str] = []
         self.shares = Shares(connections)
-        let_in = AdmissionConfig(self.shares.incoming, may_relay or (lambda address: relay), is_proxy,
+        let_in = AdmissionConfig(self.shares.incoming, in_range or (lambda address: relay), is_proxy,
                                  **(admission or {}))
         server_config = ServerConfig(NAME, Limits(**limits), timeout, let_in, self.notes.append, is_local,
                                      **(config or {}))
