@@ -18,11 +18,13 @@ from mqlite.auth.desk import LoginDesk
 from mqlite.auth.open import open_authenticator
 from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
+from mqlite.database.signing_keys import SigningKeys
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
+from mqlite.delivery.signer import MailSigner
 from mqlite.errors import ConfigError
 from mqlite.host import host_name
 from mqlite.log import Log
@@ -83,8 +85,9 @@ class Worker:
                           ('smtp-connections', 'smtp-connections-in', 'smtp-connections-out')))
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
                                    certificates, self._desk, portion.number)
+        keys = None if self._database is None else SigningKeys(self._database, log)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
-                                   open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned)
+                                   open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned, keys)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
         self._listeners = [Listener(reactor, place, partial(self._server.accept, tls=place.port in secure_ports),
@@ -188,7 +191,8 @@ def make_admission(settings: Settings, share: Share) -> AdmissionConfig:
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
-                share: Share, log: MailLog | None, is_condemned: Callable[[bytes], bool]) -> Engine:
+                share: Share, log: MailLog | None, is_condemned: Callable[[bytes], bool],
+                keys: SigningKeys | None) -> Engine:
     """The sending side."""
     asks = host is not None and host.asks_outgoing
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
@@ -203,7 +207,8 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
     resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and asks else None,
-                      OutgoingHooks(host, resolver, config.route.sources) if host is not None else None)
+                      OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,
+                      MailSigner(reactor.clock, resolver, hostname, keys))
     return Engine(reactor, store, dialler, config, log, is_condemned if asks else None)
 
 

@@ -17,6 +17,7 @@ from typing import Callable
 
 from mqlite.delivery import verdict
 from mqlite.delivery.route import Exchangers, Place, Route, ranked
+from mqlite.delivery.signer import MailSigner
 from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
 from mqlite.errors import MqliteError
 from mqlite.loop.connect import CannotBind, connect
@@ -48,9 +49,12 @@ class Dialler:
     """Opens sessions."""
 
     def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, tls: TlsContext,
-                 companion: Callable[[Stream], Companion] | None = None, hooks: OutgoingHooks | None = None) -> None:
-        """`companion`: makes the companion of a new connection, `hooks`: are told of it; where there are plugins."""
+                 companion: Callable[[Stream], Companion] | None = None, hooks: OutgoingHooks | None = None,
+                 signer: MailSigner | None = None) -> None:
+        """`companion`: makes the companion of a new connection, `hooks`: are told of it; where there are plugins.
+        `signer`: signs what goes out."""
         self.hooks = hooks
+        self.signer = signer
         self._reactor = reactor
         self._resolver = resolver
         self._hostname = hostname

@@ -10,6 +10,7 @@ from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, connected
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.job import Job
+from mqlite.delivery.signer import MailSigner
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Task, Waiter
 from mqlite.message.document import NoMime
@@ -30,6 +31,7 @@ class Carrier:
         self.connecting = True
         self._reactor = reactor
         self._session: ClientSession | None = None
+        self._signer: MailSigner | None = None
         self._waiter: Waiter[None] | None = None  # while it is idle
 
     @property
@@ -43,6 +45,7 @@ class Carrier:
 
     async def connect(self, dialler: Dialler) -> None:
         """NoSession."""
+        self._signer = dialler.signer
         self._session = await dialler.open(self.destination.place, self.destination.domain)
         self.connecting = False
 
@@ -91,7 +94,8 @@ class Carrier:
         if companion is not None:
             companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient, job.delivery.body)
         try:
-            reply = await session.send(job.envelope, job.mime)
+            sign = None if self._signer is None else self._signer.for_message(job.keys)
+            reply = await session.send(job.envelope, job.mime, sign)
         except ClientFailure as failure:
             if reused and failure.state == 'mailfrom' and not session.usable:
                 return None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mqlite.delivery.route import Route
-from mqlite.message.document import Document
+from mqlite.dkim.sign import KeyUse, read_property
+from mqlite.message.document import Document, DocumentError
 from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
 from mqlite.smtp.dsn import NOTHING, Request
@@ -17,7 +20,7 @@ class Job:
     was wrong with those that were.
     """
 
-    __slots__ = ('delivery', 'document', 'envelope', 'mime', 'refusal', 'route', 'sources', 'tag')
+    __slots__ = ('delivery', 'document', 'envelope', 'keys', 'mime', 'refusal', 'route', 'sources', 'tag')
 
     def __init__(self, delivery: Delivery, document: Document, route: Route, sources: tuple[str, ...] | None = None,
                  mime_later: bool = False, notices: Request = NOTHING) -> None:
@@ -31,6 +34,7 @@ class Job:
         self.refusal: Result | None = None
         self.envelope = make_envelope(document, notices)
         self.tag = document.first_tag
+        self.keys = _keys(document) if 'dkim' in document.fields else ()
         self.mime = None if mime_later and not document.fields.get('mime') else document.take_mime()
 
     def pass_on(self, source: str | None, result: Result) -> bool:
@@ -55,3 +59,13 @@ class Job:
 def make_envelope(document: Document, notices: Request) -> Envelope:
     """The envelope of a document. DocumentError. `notices`: as for a job."""
     return Envelope(as_sent(document.envelope), as_sent(document.recipient), document.notices(notices), document.utf8)
+
+
+def _keys(document: Document) -> Sequence[KeyUse]:
+    """Those that the document brings. DocumentError when one cannot sign and the message is not to go without it."""
+    try:
+        return read_property(document.fields['dkim'])
+    except DocumentError:
+        if document.fields.get('force'):
+            return ()
+        raise

@@ -7,6 +7,7 @@ needs the keys of those who made them: they are asked of DNS, and where DNS cann
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mqlite.database.signing_keys import SigningKeys
 from mqlite.dkim.chain import Chain
@@ -16,6 +17,7 @@ from mqlite.dns.message import Question, Type
 from mqlite.dns.resolver import Resolver
 from mqlite.loop.clock import Clock
 from mqlite.message.headers import sender_of
+from mqlite.smtp.client import Sign
 
 
 class MailSigner:
@@ -28,10 +30,12 @@ class MailSigner:
         self._hostname = hostname
         self._stored = stored
 
-    async def sign(self, mime: bytes, uses: Sequence[KeyUse]) -> bytes:
-        """The message with its signatures on top; as it is when no key is to sign it. `uses`: those of the document."""
-        if not uses and not self._stored:
-            return mime
+    def for_message(self, uses: Sequence[KeyUse]) -> Sign | None:
+        """What signs a message whose document has these keys; None when nothing will."""
+        return partial(self._sign, uses) if uses or self._stored else None
+
+    async def _sign(self, uses: Sequence[KeyUse], mime: bytes) -> bytes:
+        """The message with its signatures on top; as it is when no key is to sign it."""
         now = self._clock.time()
         if self._stored:
             uses = [*uses, *self._stored.uses(sender_of(mime), now)]

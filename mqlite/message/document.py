@@ -38,8 +38,8 @@ _QUEUE_NAME = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
 
 
 # Properties that ask for a change of the message which this version cannot make. Sending it unchanged would be sending
-# something else (a template with its variables, mail without its signature), so it is refused unless `force` is set.
-CONVERSIONS = ('data', 'headers', 'dkim', 'inlinecss')
+# something else (a template with its variables), so it is refused unless `force` is set.
+CONVERSIONS = ('data', 'headers', 'inlinecss')
 # Values of `security` that a delivery must not fall short of; nothing overrides them.
 STRICT_SECURITY = ('required', 'verified')
 

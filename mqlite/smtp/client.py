@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.task import Timeout
@@ -50,6 +50,9 @@ TIME_LIMITS = {
 _BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
 _CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
 _NAME_LIMIT = 255  # characters kept of the name in the greeting
+
+
+Sign = Callable[[bytes], Awaitable[bytes]]
 
 
 class Companion(Protocol):
@@ -102,14 +105,17 @@ class ClientSession:
         if login is not None:
             await self._authenticate(login)
 
-    async def send(self, envelope: Envelope, mime: bytes | None) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes | None, sign: Sign | None = None) -> Reply:
         """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends.
 
-        With a companion the message may be another one in the end, or come from it alone: then `mime` is None.
+        With a companion the message may be another one in the end, or come from it alone: then `mime` is None. `sign`
+        is asked for the message that goes out in place of it, once nothing else will change it.
         """
         obstacle = envelope.obstacle(self.extensions)
         if obstacle is not None:
             raise ClientFailure('mailfrom', 'error', obstacle.text, obstacle)
+        if sign is not None and mime is not None and self.companion is None:
+            mime = await sign(mime)
         self.messages += 1
         self.sent_data = 0
         known = mime if self.companion is None else None
@@ -124,14 +130,16 @@ class ClientSession:
         else:
             for state, command in commands:
                 self._expect(await self._ask(state, command), state, 3 if state == 'data' else 2)
-        return await self._message(await self._final(mime))
+        return await self._message(await self._final(mime, sign))
 
-    async def _final(self, mime: bytes | None) -> bytes:
+    async def _final(self, mime: bytes | None, sign: Sign | None) -> bytes:
         """The message as it is to be sent. Whatever stops us here leaves the server waiting for it."""
         if self.companion is not None:
             self.usable = False
             try:
                 mime = await self.companion.before_data(mime)
+                if sign is not None:
+                    mime = await sign(mime)
             except ConnectionLost as error:
                 raise ClientFailure('data', 'lost', str(error)) from error
             self.usable = True

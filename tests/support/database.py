@@ -23,6 +23,12 @@ def execute(path: str, *statements: str) -> None:
         db.commit()
 
 
+def insert(table: str, **columns: object) -> str:
+    """A statement that adds a row."""
+    values = ', '.join(f"'{value}'" for value in columns.values())
+    return f'INSERT INTO {table} ({", ".join(columns)}) VALUES ({values})'
+
+
 class Notes(Log):
     """A log that is kept in memory."""
 
