@@ -1,14 +1,22 @@
-"""BDAT as bytes: the argument, and chunks in every delivery shape."""
+"""BDAT: the argument, chunks in every delivery shape, and what the server does around them.
+
+What it answers is in the dialogues (tests/data/dialogues/chunk*.txt).
+"""
 
 from __future__ import annotations
 
 import random
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mqlite.smtp.chunking import Chunk, ChunkReader, parse_chunk
+from tests.support.plugins import LOG, PluginBench
+from tests.support.smtp import Bench
+
+ENVELOPE = (b'EHLO client.example', b'MAIL FROM:<a@client.example>', b'RCPT TO:<b@example.org>')
 
 
 @pytest.mark.parametrize(('argument', 'chunk'), [
@@ -92,3 +100,72 @@ def test_random_chunks() -> None:
         reader = ChunkReader(100)
         assert read(reader, [len(chunk) for chunk in chunks], pieces) == b'NOOP'
         assert reader.body() == b''.join(chunks)
+
+
+# the server
+
+
+def test_plugins_are_asked_about_the_whole_message_once(tmp_path: Path) -> None:
+    async def client() -> None:
+        stream = await bench.client(greeted=False)
+        assert (await bench.read_line(stream))[:3] == b'220'
+        assert await bench.talk(stream, *ENVELOPE, b'BDAT 3\r\na', b'BDAT 0') == b'250 250 250 250 250'
+        assert LOG.said() == []
+        assert await bench.talk(stream, b'BDAT 3 LAST\r\nb', b'NOOP') == b'550 250'
+        assert LOG.said() == [r"b'a\r\nb\r\n'"]
+
+    (tmp_path / 'plugin.py').write_text('''
+def mq_smtp_in_data(context, connection, mime):
+    context.log(repr(mime))
+    connection.reject(550, '5.7.1', 'no')
+''')
+    with PluginBench(tmp_path) as bench:
+        bench.run(client())
+        assert bench.documents() == []
+
+
+def test_a_message_that_has_begun_is_finished_while_we_stop() -> None:
+    async def client() -> None:
+        begun, idle = await bench.client(), await bench.client()
+        await bench.talk(begun, *ENVELOPE, b'BDAT 3\r\na')
+        stop = bench.reactor.spawn(bench.server.stop(60.0))
+        assert (await bench.read(idle, 100))[:3] == b'421'
+        assert await bench.talk(begun, b'BDAT 3\r\nb', b'BDAT 0 LAST') == b'250 250'
+        assert (await bench.read(begun, 100))[:3] == b'421'
+        await stop
+
+    with Bench() as bench:
+        bench.run(client())
+        assert [document['mime'][-6:] for document in bench.documents()] == ['a\r\nb\r\n']
+
+
+@pytest.mark.parametrize('envelope', [ENVELOPE, ENVELOPE[:1]], ids=['too large', 'not wanted'])
+def test_a_huge_chunk_takes_no_memory(envelope: tuple[bytes, ...]) -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *envelope)
+        stream.write(b'BDAT %d LAST\r\n' % (64 * 65536 + 2))
+        for _ in range(64):
+            stream.write(bytes(65536))
+            await stream.drain()
+        assert await bench.talk(stream, b'', b'NOOP') == (b'552' if len(envelope) > 1 else b'503') + b' 250'
+
+    with Bench(size=1 << 20) as bench:
+        tracemalloc.start()
+        bench.run(client())
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+        tracemalloc.stop()
+
+
+def test_empty_chunks_bring_no_message_nearer() -> None:
+    async def client() -> None:
+        stream = await bench.client()
+        await bench.talk(stream, *ENVELOPE)
+        stream.write(b'BDAT 0\r\n' * 10)
+        stream.flush()
+        said = await bench.read(stream, 1 << 16)
+        assert said.splitlines()[-2:] == [b'250 2.0.0 0 octets received',
+                                          b'421 4.7.0 Too many commands without a message, closing the connection']
+
+    with Bench(relay=False, is_local=lambda address: True, commands=5) as bench:
+        bench.run(client())

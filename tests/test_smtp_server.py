@@ -526,11 +526,12 @@ def random_dialogue(generator: random.Random) -> bytes:
     words = [b'EHLO x\r\n', b'HELO [1.2.3.4]\r\n', b'MAIL FROM:<a@b>', b'MAIL FROM:<>', b'RCPT TO:<c@d>', b' SIZE=5',
              b'\r\n',
              b'\r\n', b'\r\n', b'DATA\r\n', b'.\r\n', b'\r\n.\r\n', b'RSET\r\n', b'NOOP\r\n', b'VRFY x\r\n',
-             b'HELP\r\n', b'\n',
+             b'HELP\r\n', b'BDAT 7\r\n', b'BDAT 3 LAST\r\n', b'BDAT 0 LAST\r\n', b'BDAT 3000\r\n', b'\n',
              b'\r', b'\0', b'\xff', b'.', b'"', b'<', b'x-mq-tag: y\r\n', b'x-mq-queues: z\r\n',
              b'x-mq-maxattempts: \xc2\xb2\r\n',
              b'x' * 3000]
-    beginning = generator.choice([b'', b'EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n'])
+    envelope = b'EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n'
+    beginning = generator.choice([b'', envelope + b'DATA\r\n', envelope + b'BDAT 2\r\nx\n'])
     return beginning + b''.join(generator.choices(words, k=generator.randrange(1, 40)))
 
 

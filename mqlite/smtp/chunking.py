@@ -21,6 +21,7 @@ class Chunk(NamedTuple):
 
     octets: int
     last: bool
+    refusal: bytes = b''  # the reply to it, when it is not wanted
 
 
 def parse_chunk(argument: str) -> Chunk | None:

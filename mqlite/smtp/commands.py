@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from mqlite.smtp.chunking import Chunk, parse_chunk
 from mqlite.smtp.extensions import offers, parameter_names, read_parameters
 from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
 from mqlite.smtp.reply import format_reply, reply
@@ -58,7 +59,7 @@ def answer(session: Session, line: bytes) -> bytes:
         command, argument = parse_line(session, line)
         return command.proceed(session, command.check(session, argument))
     except Refused as refusal:
-        return session.failed(refusal.answer)
+        return session.refuse(refusal)
 
 
 def parse_line(session: Session, line: bytes) -> tuple[Command, str]:
@@ -123,6 +124,8 @@ def _proceed_mail(session: Session, sender: Address) -> bytes:
 def _check_rcpt(session: Session, argument: str) -> Address:
     if session.recipients is None:
         raise Refused('mail-first' if session.helo else 'hello-first')
+    if session.chunks is not None:
+        raise Refused('chunks-begun')
     recipient, words = _path(session, argument, 'TO:', 'bad-recipient', session.hostname)
     if not recipient:
         raise Refused('bad-recipient', 'a recipient cannot be empty')
@@ -146,11 +149,17 @@ def _proceed_rcpt(session: Session, recipient: Address) -> bytes:
     return reply('recipient-ok')
 
 
-# DATA
+# DATA and BDAT
 
 def _check_data(session: Session, argument: str) -> None:
     if argument:
         raise Refused('syntax', 'DATA')
+    if session.chunks is not None:
+        raise Refused('chunks-begun')
+    _check_recipients(session)
+
+
+def _check_recipients(session: Session) -> None:
     if session.recipients is None:
         raise Refused('mail-first' if session.helo else 'hello-first')
     if not session.recipients:
@@ -160,6 +169,27 @@ def _check_data(session: Session, argument: str) -> None:
 def _proceed_data(session: Session, _parsed: None) -> bytes:
     session.then = DATA
     return reply('start-data')
+
+
+def _check_bdat(session: Session, argument: str) -> Chunk | None:
+    """None: it is not in the grammar, and what follows is no command."""
+    chunk = parse_chunk(argument)
+    if chunk is not None:
+        try:
+            _check_recipients(session)
+        except Refused as refusal:
+            refusal.chunk = chunk
+            raise
+    return chunk
+
+
+def _proceed_bdat(session: Session, chunk: Chunk | None) -> bytes:
+    """The reply comes when the octets have come (RFC 3030 section 2)."""
+    if chunk is None:
+        session.ended = True
+        return reply('bad-chunk')
+    session.expect(chunk)
+    return b''
 
 
 # STARTTLS
@@ -293,6 +323,7 @@ COMMANDS: dict[str, Command] = {
     'MAIL': Command('MAIL FROM:<address>',               _check_mail,        _proceed_mail, 'mq_smtp_in_mailfrom'),
     'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
     'DATA': Command('DATA',                              _check_data,        _proceed_data, last=True),
+    'BDAT': Command('BDAT size [LAST]',                  _check_bdat,        _proceed_bdat),
     'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls),
     'AUTH': Command('AUTH mechanism [initial-response]', _check_auth,        _proceed_auth),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),

@@ -94,6 +94,8 @@ EXTENSIONS = (
                'ENVID':  lambda session, value: parse_envid(value)},
               {'NOTIFY': lambda session, value: parse_notify(value),
                'ORCPT':  lambda session, value: parse_orcpt(value, session.utf8)}),
+    Extension(lambda session: 'CHUNKING'),                                                           # RFC 3030
+    Extension(lambda session: f'LIMITS RCPTMAX={session.limits.recipients}'),                        # RFC 9422
     Extension(lambda session: 'SMTPUTF8',                    {'SMTPUTF8': _read_flag}),              # RFC 6531
     Extension(lambda session: 'STARTTLS' if session.starttls and not session.secure else ''),        # RFC 3207
     Extension(lambda session: f'AUTH {" ".join(session.mechanisms)}' if session.mechanisms else '',  # RFC 4954

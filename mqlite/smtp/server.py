@@ -1,7 +1,7 @@
 """The SMTP server's driver: streams in, conversations, and the end of both. It awaits; it parses nothing.
 
     accept -> (PROXY header) -> greet -> { line -> commands.answer } ... DATA -> DataReader -> receive() -> reply ...
-                                                   |
+                                                   |                     BDAT -> ChunkReader ->
                                    with plugins:   check -> ask -> proceed
 
 Replies to a pipelined batch leave together, because the stream sends what was written only when its input has run dry.
@@ -24,13 +24,14 @@ from mqlite.loop.sync import Signal
 from mqlite.loop.task import Cancelled, Task, Timeout
 from mqlite.loop.tls import TlsContext, TlsError
 from mqlite.smtp.admission import Admission, AdmissionConfig, Displaced
+from mqlite.smtp.chunking import ChunkReader
 from mqlite.smtp.commands import LINE_LIMIT, answer, check
 from mqlite.smtp.framing import DataReader, has_bare_line_ends, normalise
 from mqlite.smtp.proxy import ProxyFault
 from mqlite.smtp.reply import reply
 from mqlite.smtp.sasl import LINE_LIMIT as AUTH_LINE_LIMIT
 from mqlite.smtp.sasl import AuthRefused
-from mqlite.smtp.session import AUTH, DATA, TLS, Asker, Desk, Limits, Objection, Refused, Session
+from mqlite.smtp.session import AUTH, CHUNK, DATA, TLS, Asker, Desk, Limits, Objection, Refused, Session
 
 LAST_WORDS_SECONDS = 5.0  # for a client to read our 421 while it is still sending
 FAREWELLS = 100  # such clients at once: they are no part of the share, and take descriptors
@@ -190,7 +191,7 @@ class SmtpServer:
             if session.then:
                 stream.write(await self._go_on(stream, session))
                 stream.expire_in(timeout)
-                if self._stopping:
+                if self._stopping and not session.receiving:
                     raise Cancelled
 
     async def _greet(self, stream: Stream, session: Session) -> bytes:
@@ -215,7 +216,7 @@ class SmtpServer:
         try:
             checked = check(session, line)
         except Refused as refusal:
-            return session.failed(refusal.answer)
+            return session.refuse(refusal)
         objection = await self._ask(session, checked.command.step, checked.subject)
         return checked.proceed(session) if objection is None else session.refused(objection)
 
@@ -226,9 +227,9 @@ class SmtpServer:
     async def _go_on(self, stream: Stream, session: Session) -> bytes:
         """What the last command has begun, in place of the next one; the reply."""
         if session.then == DATA:
-            text = await self._receive_data(stream, session)
-            session.reset()
-            return text
+            return await self._receive_data(stream, session)
+        if session.then == CHUNK:
+            return await self._receive_chunk(stream, session)
         return await (self._log_in if session.then == AUTH else self._start_tls)(stream, session)
 
     async def _start_tls(self, stream: Stream, session: Session) -> bytes:
@@ -280,16 +281,39 @@ class SmtpServer:
 
     async def _receive_data(self, stream: Stream, session: Session) -> bytes:
         """Read the data to its end; the reply to it."""
-        reader, begun = DataReader(session.limits.size), self._reactor.turn_time
+        reader = DataReader(session.limits.size)
+        await self._read_body(stream, session, reader)
+        if reader.too_large:
+            text = session.failed(reply('too-large', session.limits.size))
+        else:
+            text = await self._conclude(session, reader.body())
+        session.reset()
+        return text
+
+    async def _receive_chunk(self, stream: Stream, session: Session) -> bytes:
+        """Read the octets that BDAT has announced, wanted or not; the reply to them."""
+        chunk, session.then = session.chunk, ''
+        assert chunk is not None
+        reader = session.chunks if session.chunks is not None and not chunk.refusal else ChunkReader(0)
+        reader.expect(chunk.octets)
+        await self._read_body(stream, session, reader)
+        text = session.chunk_ended()
+        if not text:
+            text = await self._conclude(session, reader.body())
+            session.reset()
+        return text
+
+    async def _read_body(self, stream: Stream, session: Session, reader: DataReader | ChunkReader) -> None:
+        begun, before = self._reactor.turn_time, reader.size
         rest = reader.feed(stream.take())
         while rest is None:
-            stream.expire_in(self._patience(session, begun, reader.size))
+            stream.expire_in(self._patience(session, begun, reader.size - before))
             await stream.wait_bytes()
             rest = reader.feed(stream.take())
         stream.put_back(rest)
-        if reader.too_large:
-            return session.failed(reply('too-large', session.limits.size))
-        data = reader.body()
+
+    async def _conclude(self, session: Session, data: bytes) -> bytes:
+        """A message is here; the reply to it."""
         verdict = await self._judge(session, data)
         if isinstance(verdict, Objection):
             if self._on_refused is not None:

@@ -4,8 +4,10 @@
     greeted       connected, has not said hello                    EHLO, HELO
     ready         no transaction                                   MAIL
     mail          has a sender                                     RCPT accepted; RSET, EHLO, end of data -> ready
-    rcpt          has a sender and recipients                      DATA -> data
+    rcpt          has a sender and recipients                      DATA -> data; BDAT -> chunk
     data          message data is coming, commands are not read    end of data -> ready
+    chunk         so many octets of it are coming                  their end -> chunks, or ready after the last ones
+    chunks        has a sender, recipients and some of the data    BDAT -> chunk; RSET, EHLO -> ready
     tls           the handshake is under way                       its end -> greeted, all that was said is forgotten
     auth          a login is under way, lines belong to it         the verdict -> ready
 
@@ -20,19 +22,21 @@ from dataclasses import dataclass, field
 from typing import Callable, Protocol
 
 from mqlite.errors import MqliteError
+from mqlite.smtp.chunking import Chunk, ChunkReader
 from mqlite.smtp.clients import Usage
 from mqlite.smtp.reply import reply
 from mqlite.smtp.sasl import Credentials, Exchange, Step
 
-DATA, TLS, AUTH = 'data', 'tls', 'auth'  # what may come in place of the next command
+DATA, CHUNK, TLS, AUTH = 'data', 'chunk', 'tls', 'auth'  # what may come in place of the next command
 
 
 class Refused(MqliteError):
-    """A command was refused; `answer` is the reply to send."""
+    """A command was refused; `answer` is the reply to send. `chunk`: its octets come behind it all the same."""
 
     def __init__(self, name: str, *values: object) -> None:
         super().__init__(name)
         self.answer = reply(name, *values)
+        self.chunk: Chunk | None = None
 
 
 @dataclass
@@ -114,7 +118,9 @@ class Session:
     recipients: list[Address] | None = None
     starttls: bool = False  # is on offer
     cipher: tuple[str, str, int] | None = None  # its name, the version of TLS, secret bits; None in clear
-    then: str = ''  # DATA, TLS, AUTH: comes in place of the next command
+    then: str = ''  # DATA, CHUNK, TLS, AUTH: comes in place of the next command
+    chunks: ChunkReader | None = None  # the message, as far as BDAT has brought it
+    chunk: Chunk | None = None  # that is coming, wanted or not
     errors: int = 0
     idle: int = 0  # commands that brought no message nearer
     pipelines: bool = False  # more has arrived behind the command in hand; of clients that may not do so everywhere
@@ -131,7 +137,8 @@ class Session:
 
     @property
     def receiving(self) -> bool:
-        return self.then == DATA
+        """A message is on its way."""
+        return self.then == DATA or self.chunks is not None
 
     @property
     def secure(self) -> bool:
@@ -169,12 +176,44 @@ class Session:
 
     def reset(self) -> None:
         """Forget the transaction, keep the session."""
-        self.sender, self.recipients, self.then = None, None, ''
+        self.sender, self.recipients, self.chunks, self.then = None, None, None, ''
 
     def secured(self, cipher: tuple[str, str, int] | None) -> None:
         """TLS has begun: what was said before may have been said by anybody, and is forgotten (RFC 3207 4.2)."""
         self.reset()
         self.helo, self.esmtp, self.user, self.authenticated, self.cipher = '', False, '', self.welcome, cipher
+
+    def expect(self, chunk: Chunk) -> None:
+        """Its octets come next."""
+        self.then, self.chunk = CHUNK, chunk
+        if self.chunks is None and not chunk.refusal:
+            self.chunks = ChunkReader(self.limits.size)
+
+    def chunk_ended(self) -> bytes:
+        """The reply to a chunk whose octets are here; b'' when the message is complete, and still to be judged."""
+        assert self.chunk is not None
+        octets, last, refusal = self.chunk
+        if refusal:
+            return refusal
+        assert self.chunks is not None
+        if not self.chunks.too_large:
+            if last:
+                return b''
+            answer = reply('chunk-ok', octets)
+            return answer if octets else self.idled(answer)
+        answer = reply('too-large', self.limits.size)
+        if not last:
+            return answer  # the client may have sent all its chunks by now, and errs once
+        self.reset()
+        return self.failed(answer)
+
+    def refuse(self, refusal: Refused) -> bytes:
+        """What is to be sent now when a command was refused."""
+        answer = self.failed(refusal.answer)
+        if refusal.chunk is None or self.ended:
+            return answer
+        self.expect(refusal.chunk._replace(refusal=answer))
+        return b''
 
     def refused(self, objection: Objection) -> bytes:
         """What is still to be sent when somebody has objected. A 421 means it: the session ends (RFC 5321 3.8)."""
