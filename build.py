@@ -78,6 +78,7 @@ PROGRAMS = (
     ('named',                   'bind9',           'peers', 'a name server'),
     ('opendkim',                'opendkim',        'peers', 'a second opinion on our signatures'),
     ('slapd',                   'slapd',           'peers', 'logins by LDAP'),
+    ('/usr/include/mariadb',    'libmariadb-dev',  'peers', 'the pages on C plugins that open a database'),
     ('valgrind',                'valgrind',        'peers', 'the memory of C plugins'),
     ('unbound',                 'unbound',         'peers', 'a name server'),
 )
