@@ -77,6 +77,7 @@ PROGRAMS = (
     ('mkpasswd',                'whois',           'peers', 'hashes of passwords'),
     ('named',                   'bind9',           'peers', 'a name server'),
     ('opendkim',                'opendkim',        'peers', 'a second opinion on our signatures'),
+    ('redis-server',            'redis-server',    'peers', 'what a C plugin asks'),
     ('slapd',                   'slapd',           'peers', 'logins by LDAP'),
     ('/usr/include/mariadb',    'libmariadb-dev',  'peers', 'the pages on C plugins that open a database'),
     ('valgrind',                'valgrind',        'peers', 'the memory of C plugins'),
