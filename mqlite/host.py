@@ -97,9 +97,9 @@ def become_user(name: str) -> None:
         raise ConfigError(f'user: only root can become {name}; start as root or leave the setting out') from None
 
 
-def user_name() -> str:
-    """The name of the user that we run as."""
+def user_name(number: int) -> str:
+    """The name of a user; the number when there is no user with it."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(number).pw_name
     except KeyError:
-        return str(os.getuid())
+        return str(number)

@@ -95,15 +95,17 @@ class Receiver:
             log.write({'json': message.fields, 'report': is_report, 'date': self._moment, 'time': self._second})
 
     def prepare(self, sender: str, recipients: Sequence[Address], data: bytes, trace: Trace, origin: dict[str, Any],
-                trusted: bool) -> list[Received]:
+                trusted: bool, extracts: bool | None = None) -> list[Received]:
         """One message per recipient.
 
-        `data` has CRLF line ends. `origin` is the property that says where the message came from. `trusted`: its
-        x-mq-* headers are obeyed; otherwise they are only removed. PermanentError: a header asks for what cannot be.
+        `data` has CRLF line ends. `origin` is the property that says where the message came from. `extracts`: x-mq-*
+        headers are taken out; None: as it is for SMTP. `trusted`: they are obeyed too. PermanentError: one asks for
+        what cannot be.
         """
         self._look_at_clock()
         config, moment = self._config, self._moment
-        mime, properties = extract(data) if config.extract_headers else (data, {})
+        extracts = config.extract_headers if extracts is None else extracts
+        mime, properties = extract(data) if extracts else (data, {})
         if not trusted:
             properties = {}
         base = self._identifiers.next()

@@ -6,6 +6,7 @@ sendmail expect them; a line on standard error says what went wrong.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ def sendmail(settings: Settings, recipients: Sequence[str], options: Mapping[str
     if 'extract-recipients' in options:
         everybody += recipients_of(data)
         data = without_bcc(data)
-    hostname, user = host_name(settings.text('hostname')), user_name()
+    hostname, user = host_name(settings.text('hostname')), user_name(os.getuid())
     sender = options['envelope'].strip('<>') if 'envelope' in options else f'{user}@{hostname}'
     _check(sender, everybody, settings)
     # without the settings that were given beside them: they may hold passwords, and this goes to the result queues

@@ -216,13 +216,13 @@ _PLUGINS: _Rows = (
 )
 
 _SPOOL_DIRECTORY: _Rows = (
-    ("spool-directory",       PATH,       NOT_YET,  "",        "directory to watch for messages"),
-    ("spool-fail-directory",  PATH,       NOT_YET,  "",        "directory for files that could not be used"),
-    ("spool-delay",           SECONDS,    NOT_YET,  "0",       "wait before a file is picked up"),
-    ("spool-remove",          FLAG,       NOT_YET,  "true",    "remove files that were picked up"),
-    ("spool-extract",         FLAG,       NOT_YET,  "true",    "x-mq-* headers of the files become properties"),
-    ("spool-open-files",      COUNT,      NOT_YET,  "10",      "files open at once"),
-    ("spool-threads",         COUNT,      NOT_YET,  "1",       "threads that read the files"),
+    ("spool-directory",       PATH,       HONOURED, "",        "directory to watch for messages"),
+    ("spool-fail-directory",  PATH,       HONOURED, "",        "directory for files that could not be used"),
+    ("spool-delay",           SECONDS,    HONOURED, "0",       "wait before a file is picked up"),
+    ("spool-remove",          FLAG,       HONOURED, "true",    "remove files that were picked up"),
+    ("spool-extract",         FLAG,       HONOURED, "true",    "x-mq-* headers of the files become properties"),
+    ("spool-open-files",      COUNT,      HONOURED, "10",      "files open at once"),
+    ("spool-threads",         COUNT,      HONOURED, "1",       "threads that read the files"),
 )
 
 _LOGS: _Rows = (

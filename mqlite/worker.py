@@ -36,6 +36,7 @@ from mqlite.parts import make_receiver, make_resolver, make_store
 from mqlite.plugin.host import PluginHost
 from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
+from mqlite.receive import Receiver
 from mqlite.recorder import Recorder, Seat
 from mqlite.refused import RefusedMail
 from mqlite.settings import DEFAULT, Settings
@@ -48,6 +49,8 @@ from mqlite.smtp.sasl_client import Login
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
 from mqlite.smtp.shares import Share, Shares
+from mqlite.spool.directory import SpoolConfig, SpoolDirectory
+from mqlite.spool.watch import SpoolWatch, WatchConfig
 
 STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
 
@@ -83,11 +86,14 @@ class Worker:
         self._desk = make_desk(reactor, settings, hostname, self._host, log)
         shares = Shares(*(portion.of(settings.integer(name)) for name in
                           ('smtp-connections', 'smtp-connections-in', 'smtp-connections-out')))
+        receiver = make_receiver(reactor, settings, self._store, hostname, portion.number,
+                                 open_mail_log(settings, 'received', log.warning))
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
-                                   certificates, self._desk, portion.number)
+                                   certificates, self._desk, receiver)
         keys = None if self._database is None else SigningKeys(self._database, log)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
                                    open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned, keys)
+        self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
         self._listeners = [Listener(reactor, place, partial(self._server.accept, tls=place.port in secure_ports),
@@ -107,6 +113,8 @@ class Worker:
     async def begin(self) -> None:
         """All workers of the process are open."""
         self._engine.start()
+        if self._spool is not None:
+            self._spool.start()
         self._portion.seat.sessions = 0
         for listener in self._listeners:
             listener.start()
@@ -121,7 +129,9 @@ class Worker:
         for listener in self._listeners:
             listener.close()
         self._log.info(f'stopping: {len(self._server)} sessions')
-        for ending in [self._reactor.spawn(part.stop(STOP_SECONDS), 'stop') for part in (self._server, self._engine)]:
+        parts: list[SmtpServer | Engine | SpoolWatch] = [self._server, self._engine]
+        parts += [self._spool] if self._spool is not None else []
+        for ending in [self._reactor.spawn(part.stop(STOP_SECONDS), 'stop') for part in parts]:
             await ending
         if self._desk is not None:
             self._desk.stop()
@@ -156,10 +166,9 @@ def make_desk(reactor: Reactor, settings: Settings, hostname: str, host: PluginH
 
 def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
                 host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
-                share: Share, certificates: Certificates | None, desk: LoginDesk | None, number: int) -> SmtpServer:
+                share: Share, certificates: Certificates | None, desk: LoginDesk | None,
+                receiver: Receiver) -> SmtpServer:
     """The receiving side."""
-    receiver = make_receiver(reactor, settings, store, hostname, number,
-                             open_mail_log(settings, 'received', log.warning))
     queue = settings.text('rabbitmq-refused')
     refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
     return SmtpServer(reactor, ServerConfig(
@@ -188,6 +197,21 @@ def make_admission(settings: Settings, share: Share) -> AdmissionConfig:
     in_range, is_proxy = (ClientRule(settings.networks(name)) for name in ('smtp-range', 'smtp-proxy'))
     return AdmissionConfig(share, in_range, is_proxy, of_client,
                            settings.seconds('smtp-session-timeout'), settings.seconds('smtp-greeting-delay'))
+
+
+def make_spool(reactor: Reactor, settings: Settings, store: Store, receiver: Receiver,
+               is_local: Callable[[str], bool] | None, log: Log) -> SpoolWatch | None:
+    """The spool directory; None where there is none. ConfigError."""
+    path = settings.text('spool-directory')
+    if not path:
+        return None
+    directory = SpoolDirectory(SpoolConfig(
+        path, settings.text('spool-fail-directory'), settings.seconds('spool-delay'), settings.flag('spool-remove'),
+        settings.integer('smtp-maxsize')))
+    config = WatchConfig(settings.flag('spool-extract'), settings.integer('spool-open-files'),
+                         settings.integer('spool-threads'))
+    return SpoolWatch(reactor, directory, receiver, store, config,
+                      is_local or (lambda _address: False), log)
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,

@@ -41,7 +41,7 @@ RANKS = {
     'amqp':     2, 'dns': 2, 'smtp': 2, 'template': 2, 'message': 2, 'dkim': 2,
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3, 'mail_log': 3,
-    'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4,
+    'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4, 'spool': 5,
     'parts':    5, 'queue_command': 5, 'local_command': 5,
     'supervisor': 5,
     'worker':   6, 'sendmail': 6,
@@ -54,7 +54,7 @@ RANKS = {
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
 PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
-        'auth/*', 'dkim/*', 'database/*')
+        'auth/*', 'dkim/*', 'database/*', 'spool/message')
 DRIVERS = ('delivery/attempt', 'delivery/carrier', 'delivery/engine', 'delivery/resolving', 'delivery/schedule',
            'delivery/signer', 'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
            'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',

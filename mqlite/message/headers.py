@@ -13,8 +13,8 @@ from email.utils import getaddresses
 from typing import Any
 
 _X_MQ = re.compile(rb'^x-mq-', re.IGNORECASE | re.MULTILINE)
-_FROM, _TO, _CC, _BCC = (re.compile(rb'^%s[ \t]*:' % name, re.IGNORECASE | re.MULTILINE)
-                         for name in (b'from', b'to', b'cc', b'bcc'))
+_STARTS = {name: re.compile(rb'^%s[ \t]*:' % name.encode('ascii'), re.IGNORECASE | re.MULTILINE)
+           for name in ('to', 'cc', 'bcc', 'from', 'sender', 'return-path', 'x-mq-envelope')}
 _FIELD_END = re.compile(rb'\r\n(?![ \t])')  # searched for: one pattern for a whole field takes a minute for 64 MiB
 _FIELD = re.compile(rb'([!-9;-~]+)[ \t]*:(.*)', re.DOTALL)
 _NUMBER = re.compile('[0-9]{1,11}')
@@ -134,21 +134,34 @@ def _convert(value: str, kind: str) -> object:
 
 def recipients_of(mime: bytes) -> list[str]:
     """The addresses in To, Cc and Bcc, each once, in their order."""
-    header = mime[:header_end(mime)]
-    fields = [_unfolded(value) for start in (_TO, _CC, _BCC) for value in _take_fields(header, start)[1]]
-    return list(dict.fromkeys(address for _name, address in getaddresses(fields) if address))
+    return addresses_in(mime, 'to', 'cc', 'bcc')
 
 
 def sender_of(mime: bytes) -> str:
     """The first address in From; '' when there is none."""
-    fields = [_unfolded(value) for value in _take_fields(mime[:header_end(mime)], _FROM)[1]]
-    return next((address for _name, address in getaddresses(fields) if address), '')
+    return next(iter(addresses_in(mime, 'from')), '')
+
+
+def addresses_in(mime: bytes, *names: str) -> list[str]:
+    """The addresses in the fields of these names, each once, in the order of the names."""
+    fields = [value for name in names for value in _values(mime, name)]
+    return list(dict.fromkeys(address for _name, address in getaddresses(fields) if address))
+
+
+def has_null_path(mime: bytes) -> bool:
+    """Whether the first Return-Path is `<>`, which a notification has (RFC 5321 4.4)."""
+    return _values(mime, 'return-path')[:1] == ['<>']
+
+
+def _values(mime: bytes, name: str) -> list[str]:
+    """The fields of this name, unfolded."""
+    return [_unfolded(value) for value in _take_fields(mime[:header_end(mime)], _STARTS[name])[1]]
 
 
 def without_bcc(mime: bytes) -> bytes:
     """The message without its Bcc headers."""
     end = header_end(mime)
-    return _take_fields(mime[:end], _BCC)[0] + mime[end:]
+    return _take_fields(mime[:end], _STARTS['bcc'])[0] + mime[end:]
 
 
 @dataclass(frozen=True)
