@@ -15,11 +15,11 @@ from typing import Any
 from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
 from mqlite.mail_log import MailLog
-from mqlite.message.document import Document, Received, encode_each
+from mqlite.message.document import Document, LargeBody, Received, encode_each
 from mqlite.message.headers import Trace, count_hops, extract, header_end, received_header
 from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.message.reports import report_kind
-from mqlite.queues.contract import Message, QueueError, Store
+from mqlite.queues.contract import Publishable, QueueError, Store, to_publish
 from mqlite.smtp.grammar import printable
 from mqlite.smtp.reply import format_reply, reply
 from mqlite.smtp.session import Address, Objection, Session
@@ -110,10 +110,10 @@ class Receiver:
             properties = {}
         base = self._identifiers.next()
         names = [base] if len(recipients) == 1 else [f'{base}-{n}' for n in range(1, len(recipients) + 1)]
-        mime = received_header(trace, config.hostname, base, recipients[0].email if len(recipients) == 1 else '',
-                               self._date) + mime
+        line = received_header(trace, config.hostname, base, recipients[0].email if len(recipients) == 1 else '',
+                               self._date)
         return [Received({'envelope': sender, 'recipient': recipient.email, 'message-id': name, 'received': moment,
-                          'hostname': config.hostname, **origin, **properties}, mime, recipient.local)
+                          'hostname': config.hostname, **origin, **properties}, mime, recipient.local, line)
                 for name, recipient in zip(names, recipients)]
 
     async def keep(self, messages: Sequence[Received]) -> None:
@@ -164,9 +164,9 @@ def _ask_for_notices(messages: Sequence[Received], session: Session) -> None:
             message.fields['dsn'] = {**asked, **message.fields.get('dsn', {})}
 
 
-def _to_publish(queue: str, body: bytes, fields: dict[str, Any]) -> Message:
+def _to_publish(queue: str, body: bytes | LargeBody, fields: dict[str, Any]) -> Publishable:
     document = Document(fields)
-    return Message(queue, body, document.priority, document.not_before)
+    return to_publish(queue, body, document.priority, document.not_before)
 
 
 def _reply_kept(names: Sequence[str], recipients: Sequence[Address]) -> bytes:

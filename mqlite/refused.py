@@ -12,13 +12,13 @@ nothing depends on it: when the queue cannot take it, or more than PENDING_BYTES
 
 from __future__ import annotations
 
-import json
 from typing import Any, Callable
 
 from mqlite.errors import MqliteError
 from mqlite.loop.reactor import Reactor
+from mqlite.message.document import LargeBody, Received, encode_each
 from mqlite.message.identifier import format_moment
-from mqlite.queues.contract import Message, Store
+from mqlite.queues.contract import Store, to_publish
 from mqlite.receive import connection_of
 from mqlite.smtp.reply import read_reply
 from mqlite.smtp.session import Session
@@ -46,18 +46,17 @@ class RefusedMail:
         if self._pending and self._pending + len(data) > PENDING_BYTES:
             self._lost(f'{self._pending} bytes wait for the queue already')
             return
-        body = self._document(session, data, answer)
-        self._pending += len(body)
-        self._reactor.spawn(self._publish(body), 'refused message')
+        self._pending += len(data)
+        self._reactor.spawn(self._publish(self._document(session, data, answer), len(data)), 'refused message')
 
-    async def _publish(self, body: bytes) -> None:
+    async def _publish(self, body: bytes | LargeBody, size: int) -> None:
         try:
-            await self._store.publish([Message(self._queue, body)])
+            await self._store.publish([to_publish(self._queue, body)])
             self._losing = False
         except MqliteError as error:
             self._lost(str(error))
         finally:
-            self._pending -= len(body)
+            self._pending -= size
 
     def _lost(self, reason: str) -> None:
         """Said once, until it works again: a flood of refused mail is not to become a flood of lines."""
@@ -65,7 +64,7 @@ class RefusedMail:
             self._on_note(f'a refused message could not be kept on {self._queue}: {reason}')
         self._losing = True
 
-    def _document(self, session: Session, data: bytes, answer: bytes) -> bytes:
+    def _document(self, session: Session, data: bytes, answer: bytes) -> bytes | LargeBody:
         reply = read_reply(answer)
         recipients = [recipient.email for recipient in session.recipients or []]
         fields: dict[str, Any] = {
@@ -75,5 +74,4 @@ class RefusedMail:
             'refused': {'code': reply.code, 'status': reply.status, 'description': reply.text}}
         if len(recipients) > 1:
             fields['recipients'] = recipients
-        fields['mime'] = data.decode('utf-8', 'surrogateescape')
-        return json.dumps(fields).encode('ascii')
+        return encode_each([Received(fields, data)])[0]

@@ -23,7 +23,7 @@ import pytest
 
 from mqlite.errors import ConfigError, TemporaryError
 from mqlite.queues import sqlite
-from mqlite.queues.contract import Delivery, Message, QueueError
+from mqlite.queues.contract import Delivery, LargeMessage, Message, QueueError
 from mqlite.queues.sqlite import APPLICATION_ID, SCHEMA_VERSION, Batch, Database, Want
 from tests.support.loop import open_descriptors
 from tests.support.process import ROOT, Process, wait_until
@@ -117,6 +117,46 @@ def test_a_time_that_is_no_time_means_now(path: Path) -> None:
         for due in (-5.0, float('nan'), 0.0):
             database.apply(Batch(publish=[Message('q', b'mail', 0, due)]), 0)
         assert len(database.fetch('q', 10, 1.0)) == 3
+
+
+# bodies in pieces
+
+
+def test_a_body_in_pieces_is_one_body(path: Path) -> None:
+    large = [b'a' * 40000, b'', b'b' * 40000, b'c']
+    with opened(path) as database:
+        database.apply(Batch([Message('q', b'x'), Message('q', b'y')], large=[LargeMessage('q', large, 7, 3.0)]), 0)
+        database.apply(Batch(large=[LargeMessage('q', [b'z'])]), 0)
+        [status] = database.status(5.0)
+        assert (status.ready, status.size) == (4, 80004)
+        [taken] = database.apply(Batch(wanted=[Want('q', 2, 10)]), 5.0)
+        assert [(delivery.body, delivery.priority) for delivery in taken.deliveries] == [(b''.join(large), 7)]
+        database.apply(Batch(released=[taken.deliveries[0].tag]), 0)
+        assert sorted(delivery.body for delivery in database.fetch('q', 9, 5.0)) == [b''.join(large), b'x', b'y', b'z']
+
+
+@pytest.mark.parametrize('settle', [True, False])
+def test_the_pieces_go_with_their_message(path: Path, settle: bool) -> None:
+    with opened(path) as database:
+        for _ in range(3):
+            database.apply(Batch(large=[LargeMessage('q', [b'1', b'2'])]), 0)
+        if settle:
+            database.apply(Batch(settled=[delivery.tag for delivery in database.fetch('q', 2, 0)]), 0)
+        else:
+            database.fetch('q', 1, 0)
+            assert database.purge('q') == 2
+        assert database._read('SELECT count(*) FROM part', {}) == [(2,)]
+
+
+def test_a_body_that_breaks_off_leaves_nothing(path: Path) -> None:
+    def break_off() -> Iterator[bytes]:
+        yield b'1'
+        raise ZeroDivisionError
+
+    with opened(path) as database:
+        with pytest.raises(ZeroDivisionError):
+            database.apply(Batch(large=[LargeMessage('q', break_off())]), 0)
+        assert database.fetch('q', 9, 0) == [] and database._read('SELECT count(*) FROM part', {}) == [(0,)]
 
 
 # what is refused

@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable
+from codecs import getincrementaldecoder
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from mqlite.smtp.sasl_client import Login
 
 DEPTH_LIMIT = 100  # objects and arrays within each other
 QUEUE_NAME_LIMIT = 255  # octets, AMQP's short string
+PIECE = 1 << 20  # bytes of a message that are converted at a time; smaller messages as a whole
 
 _LARGEST_NUMBER = 2 ** 31  # seconds, attempts: larger ones are a mistake
 _DIGITS = re.compile(r'[0-9]{1,11}')
@@ -68,17 +70,45 @@ class Received:
     fields: dict[str, Any]  # the properties but for the MIME
     mime: bytes
     local: bool = False  # goes to the local queue
+    trace: bytes = b''  # our Received field, which comes before the MIME
 
 
-def encode_each(messages: Iterable[Received]) -> list[bytes]:
+class LargeBody:
+    """The document of a large message, made piece by piece: as a whole, the message would be held twice and more."""
+
+    def __init__(self, head: bytes, mime: tuple[bytes, ...]) -> None:
+        self._head = head
+        self._mime = mime
+
+    def __iter__(self) -> Iterator[bytes]:
+        decoder = getincrementaldecoder('utf-8')('surrogateescape')
+        yield self._head + b'"'
+        for part in self._mime:
+            with memoryview(part) as view:
+                for at in range(0, len(view), PIECE):
+                    yield _to_bytes(decoder.decode(view[at:at + PIECE]))[1:-1]
+        yield _to_bytes(decoder.decode(b'', final=True))[1:-1] + b'"}'
+
+
+def encode_each(messages: Iterable[Received]) -> list[bytes | LargeBody]:
     """Their documents. A MIME that follows itself, as with several recipients, is converted once."""
-    bodies, converted, text = [], None, ''
+    bodies: list[bytes | LargeBody] = []
+    converted, text = None, b''
     for message in messages:
+        head = json.dumps(message.fields)[:-1].encode('ascii') + b', "mime": '
+        if len(message.mime) > PIECE:
+            bodies.append(LargeBody(head, (message.trace, message.mime)))
+            continue
         if message.mime is not converted:
             converted = message.mime
-            text = json.dumps(converted.decode('utf-8', 'surrogateescape'))
-        bodies.append(f'{json.dumps(message.fields)[:-1]}, "mime": {text}}}'.encode('ascii'))
+            text = _to_bytes((message.trace + converted).decode('utf-8', 'surrogateescape'))
+        bodies.append(b'%b%b}' % (head, text))
     return bodies
+
+
+def _to_bytes(value: object) -> bytes:
+    """As JSON. Text is UTF-8, which is half the size of escapes; only lone surrogates have to be escaped."""
+    return _ENCODER.encode(value).encode('utf-8', 'backslashreplace')
 
 
 class Document:
@@ -103,7 +133,7 @@ class Document:
         return cls(fields, loose)
 
     def encode(self) -> bytes:
-        return json.dumps(self.fields).encode('ascii')
+        return _to_bytes(self.fields)
 
     @property
     def envelope(self) -> str:
@@ -316,6 +346,7 @@ def _finite(text: str) -> float:
     return number
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 

@@ -114,13 +114,13 @@ class SessionAsker:
     async def _ask_message(self, step: str, received: Received) -> Objection | None:
         fields = received.fields
         message = Message(fields, Address(fields['envelope']), Address(fields['recipient'], received.local),
-                          received.mime, True)
+                          received.trace + received.mime, True)
         try:
             objection = await self._host.chain.ask(self._connection, step, message)
         finally:
             message.free()
             self._host.forget(message, message.sender, message.recipient)
-        received.mime, received.local = message.mime or b'', message.local
+        received.trace, received.mime, received.local = b'', message.mime or b'', message.local
         return objection
 
     async def end(self) -> None:

@@ -14,9 +14,9 @@ The promises:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Protocol
+from typing import Callable, Protocol, Union
 
 from mqlite.errors import TemporaryError
 from mqlite.loop.task import Waiter
@@ -34,6 +34,32 @@ class Message:
     body: bytes
     priority: int = 0
     due: float = 0.0
+
+
+@dataclass(frozen=True)
+class LargeMessage:
+    """One to publish whose body is too large to be held as a whole: it is made anew, piece by piece, whenever it is
+    wanted, also in another thread.
+    """
+
+    queue: str
+    pieces: Iterable[bytes]
+    priority: int = 0
+    due: float = 0.0
+
+    def whole(self) -> Message:
+        """For a store that cannot do with pieces."""
+        return Message(self.queue, b''.join(self.pieces), self.priority, self.due)
+
+
+Publishable = Union[Message, LargeMessage]
+
+
+def to_publish(queue: str, body: bytes | Iterable[bytes], priority: int = 0, due: float = 0.0) -> Publishable:
+    """The message of a body that is whole, or comes in pieces."""
+    if isinstance(body, bytes):
+        return Message(queue, body, priority, due)
+    return LargeMessage(queue, body, priority, due)
 
 
 class Delivery:
@@ -83,7 +109,7 @@ class Store(Protocol):
     async def close(self) -> None:
         """Give back what was not settled, and close; whoever still waits for a settlement gets QueueError."""
 
-    def publish(self, messages: Sequence[Message]) -> Waiter[None]:
+    def publish(self, messages: Sequence[Publishable]) -> Waiter[None]:
         """Keep all of them. See above."""
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:

@@ -29,7 +29,7 @@ from mqlite.loop.sync import Signal
 from mqlite.loop.task import Task, Waiter, sleep
 from mqlite.loop.thread import WorkerThread
 from mqlite.loop.timers import Timer
-from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
+from mqlite.queues.contract import Delivery, LargeMessage, Message, Publishable, QueueError, QueueStatus
 from mqlite.queues.sqlite import LARGEST_BODY, LARGEST_PRIORITY, Batch, Database, Taken, Want
 
 T = TypeVar('T')
@@ -45,7 +45,7 @@ RECOVER_POLLS = 10  # every so many looks, messages of dead processes are looked
 class Work:
     """What the next transaction is to do, with who waits for it."""
 
-    published: list[tuple[Sequence[Message], Waiter[None]]] = field(default_factory=list)
+    published: list[tuple[Sequence[Publishable], Waiter[None]]] = field(default_factory=list)
     settled: list[tuple[int, Sequence[Message], Waiter[None]]] = field(default_factory=list)
     released: list[Delivery] = field(default_factory=list)
 
@@ -53,9 +53,14 @@ class Work:
         return bool(self.published or self.settled or self.released)
 
     def batch(self) -> Batch:
-        publish = [message for messages, _ in self.published for message in messages]
+        publish: list[Message] = []
+        large: list[LargeMessage] = []
+        for messages, _ in self.published:
+            for message in messages:
+                (publish if isinstance(message, Message) else large).append(message)  # type: ignore[arg-type]
         publish += [message for _, messages, _ in self.settled for message in messages]
-        return Batch(publish, [tag for tag, _, _ in self.settled], [delivery.tag for delivery in self.released])
+        return Batch(publish, [tag for tag, _, _ in self.settled], [delivery.tag for delivery in self.released],
+                     large=large)
 
     def waiters(self) -> list[Waiter[None]]:
         return [waiter for _, waiter in self.published] + [waiter for _, _, waiter in self.settled]
@@ -145,7 +150,7 @@ class EmbeddedStore:
             self._thread.stop()
             await done
 
-    def publish(self, messages: Sequence[Message]) -> Waiter[None]:
+    def publish(self, messages: Sequence[Publishable]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
         refusal = _refusal(messages)
         if refusal is not None:
@@ -361,10 +366,10 @@ class EmbeddedStore:
         return recovered
 
 
-def _refusal(messages: Sequence[Message]) -> PermanentError | None:
+def _refusal(messages: Sequence[Publishable]) -> PermanentError | None:
     """Why these can never be kept; None when nothing speaks against it."""
     for message in messages:
-        if len(message.body) > LARGEST_BODY:
+        if isinstance(message, Message) and len(message.body) > LARGEST_BODY:
             return PermanentError(f'a message of more than {LARGEST_BODY} bytes cannot be kept')
         if not (message.queue.isprintable() and abs(message.priority) <= LARGEST_PRIORITY):
             return PermanentError(f'no message can be kept on queue {message.queue!r} with priority {message.priority}')

@@ -41,7 +41,7 @@ from mqlite.loop.task import Cancelled as TaskCancelled
 from mqlite.loop.task import Task, Timeout, Waiter, sleep, timeout
 from mqlite.loop.timers import Timer
 from mqlite.queues.consumer import RabbitConsumer, RabbitDelivery, inflate
-from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
+from mqlite.queues.contract import Delivery, LargeMessage, Message, Publishable, QueueError, QueueStatus
 from mqlite.queues.declare import declare
 from mqlite.queues.inspector import Inspector
 from mqlite.queues.notes import Notes
@@ -114,15 +114,16 @@ class RabbitStore:
         self._lose_link(QueueError(self._reason))
         self._settlements.give_up(QueueError(self._reason))
 
-    def publish(self, messages: Sequence[Message]) -> Waiter[None]:
+    def publish(self, messages: Sequence[Publishable]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
-        impossible = refusal(messages, self._largest)
+        whole = [message.whole() if isinstance(message, LargeMessage) else message for message in messages]
+        impossible = refusal(whole, self._largest)
         if impossible:
             waiter.fail(PermanentError(impossible))
         elif self.trouble is not None:
             waiter.fail(QueueError(self.trouble))
         else:
-            self._publisher.publish(Group(messages, False, partial(self._published, waiter)))
+            self._publisher.publish(Group(whole, False, partial(self._published, waiter)))
         return waiter
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:

@@ -3,7 +3,8 @@
 This file is the only door to `sqlite3` for queues. It runs in a worker thread (see `embedded.py`); a method call is one
 job there.
 
-    message   one row per message: queue, priority, due, body; the id is the order of arrival
+    message   one row per message: queue, priority, due, size, body; the id is the order of arrival
+    part      the pieces of a body that came in pieces (`body` is then NULL), in the order of their ids
     claim     one row per message that somebody has taken (owner > 0), or that lost its owner (owner = 0, lost > 0)
 
 A body is written once and never updated: taking and giving back touch only the narrow table `claim`. Two partial
@@ -29,15 +30,16 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Callable, TypeVar
 
 from mqlite.errors import ConfigError, TemporaryError
-from mqlite.queues.contract import Delivery, Message, QueueError, QueueStatus
+from mqlite.queues.contract import Delivery, LargeMessage, Message, QueueError, QueueStatus
 
 T = TypeVar('T')
 
 APPLICATION_ID = 0x6D716C71  # 'mqlq': tells our file from another program's
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LARGEST_BODY = 999_000_000  # bytes; SQLite's limit for a blob is 10^9
 LARGEST_PRIORITY = 2**31  # either way: what SQLite takes, with room to spare
 _BUSY_SECONDS = 10.0  # how long we wait for another process's transaction
@@ -54,7 +56,15 @@ _SCHEMA = f"""
         queue    TEXT    NOT NULL,
         priority INTEGER NOT NULL,
         due      REAL    NOT NULL,
-        body     BLOB    NOT NULL);
+        size     INTEGER NOT NULL,
+        body     BLOB);
+    CREATE TABLE part (
+        id      INTEGER PRIMARY KEY,
+        message INTEGER NOT NULL,
+        body    BLOB    NOT NULL);
+    CREATE INDEX parts ON part (message);
+    CREATE TRIGGER without_parts AFTER DELETE ON message WHEN old.body IS NULL
+        BEGIN DELETE FROM part WHERE message = old.id; END;
     CREATE INDEX ready   ON message (queue, priority DESC, id) WHERE due = 0;
     CREATE INDEX waiting ON message (queue, due) WHERE due > 0;
     CREATE TABLE claim (
@@ -67,16 +77,16 @@ _SCHEMA = f"""
 """
 
 _FREE = 'LEFT JOIN claim c ON c.id = m.id WHERE m.queue = ? AND coalesce(c.owner, 0) = 0'
-_READY = f"""SELECT m.id, length(m.body) FROM message m {_FREE} AND m.due = 0
+_READY = f"""SELECT m.id, m.size FROM message m {_FREE} AND m.due = 0
              ORDER BY m.priority DESC, m.id LIMIT ?"""
-_DUE = f"""SELECT m.id, length(m.body) FROM message m {_FREE} AND m.due > 0 AND m.due <= ?
+_DUE = f"""SELECT m.id, m.size FROM message m {_FREE} AND m.due > 0 AND m.due <= ?
            ORDER BY m.due LIMIT ?"""
 _NEXT_DUE = f'SELECT m.due FROM message m {_FREE} AND m.due > 0 ORDER BY m.due LIMIT 1'
 _PURGE = tuple(f'DELETE FROM message WHERE id IN (SELECT m.id FROM message m {_FREE} AND {part} LIMIT {_PURGED_ROWS})'
                for part in ('m.due = 0', 'm.due > 0'))  # each has its index
 _STATUS = """SELECT m.queue,
                     sum(coalesce(c.owner, 0) = 0 AND m.due <= :now), sum(coalesce(c.owner, 0) = 0 AND m.due > :now),
-                    sum(coalesce(c.owner, 0) > 0), sum(length(m.body))
+                    sum(coalesce(c.owner, 0) > 0), sum(m.size)
              FROM message m LEFT JOIN claim c ON c.id = m.id GROUP BY m.queue ORDER BY m.queue"""
 
 
@@ -97,6 +107,7 @@ class Batch:
     settled: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     wanted: list[Want] = field(default_factory=list)
+    large: list[LargeMessage] = field(default_factory=list)  # published behind the others
 
 
 @dataclass
@@ -151,7 +162,7 @@ class Database:
             return self._apply_now(batch, now)
 
     def _apply_now(self, batch: Batch, now: float) -> list[Taken]:
-        if len(batch.publish) <= _ROWS and not (batch.settled or batch.released or batch.wanted):
+        if len(batch.publish) <= _ROWS and not (batch.large or batch.settled or batch.released or batch.wanted):
             try:
                 if batch.publish:
                     self._insert(batch.publish)  # one statement is a transaction of its own
@@ -193,6 +204,8 @@ class Database:
 
     def _apply(self, batch: Batch, now: float) -> list[Taken]:
         self._insert(batch.publish)
+        for message in batch.large:
+            self._insert_pieces(message)
         for ids in _slices(batch.settled):
             marks = _marks(len(ids))
             self._db.execute(f'DELETE FROM message WHERE id IN {marks}', ids)
@@ -205,9 +218,19 @@ class Database:
 
     def _insert(self, messages: Sequence[Message]) -> None:
         for rows in _slices(messages):
-            values = ','.join(['(?,?,?,?)'] * len(rows))
-            parameters = [value for m in rows for value in (m.queue, m.priority, max(0.0, m.due), m.body)]
-            self._db.execute(f'INSERT INTO message (queue, priority, due, body) VALUES {values}', parameters)
+            values = ','.join(['(?,?,?,?,?)'] * len(rows))
+            parameters = [value for m in rows for value in (m.queue, m.priority, max(0.0, m.due), len(m.body), m.body)]
+            self._db.execute(f'INSERT INTO message (queue, priority, due, size, body) VALUES {values}', parameters)
+
+    def _insert_pieces(self, message: LargeMessage) -> None:
+        """SQLite copies a body twice on its way; pieces are small."""
+        row = (message.queue, message.priority, max(0.0, message.due))
+        number = self._db.execute('INSERT INTO message (queue, priority, due, size) VALUES (?,?,?,0)', row).lastrowid
+        size = 0
+        for piece in message.pieces:
+            size += len(piece)
+            self._db.execute('INSERT INTO part (message, body) VALUES (?,?)', (number, piece))
+        self._db.execute('UPDATE message SET size = ? WHERE id = ?', (size, number))
 
     def _take(self, want: Want, now: float) -> Taken:
         """Half of the room is for messages whose time has come, so that neither they nor fresh ones starve."""
@@ -233,10 +256,19 @@ class Database:
         values = ','.join([f'(?,{self._owner},0)'] * len(ids))
         self._db.execute(f'INSERT INTO claim VALUES {values} '
                          f'ON CONFLICT (id) DO UPDATE SET owner = excluded.owner', ids)
-        rows = {row[0]: row for row in self._db.execute(
+        rows = {row[0]: list(row) for row in self._db.execute(
             f'SELECT m.id, m.body, m.priority, c.lost FROM message m JOIN claim c ON c.id = m.id '
             f'WHERE m.id IN {_marks(len(ids))}', ids)}
+        for row in rows.values():
+            if row[1] is None:
+                row[1] = self._joined(row[0])
         return [Delivery(queue, *rows[number]) for number in ids]
+
+    def _joined(self, message: int) -> bytes:
+        body = BytesIO()
+        for piece, in self._db.execute('SELECT body FROM part WHERE message = ? ORDER BY id', (message,)):
+            body.write(piece)
+        return body.getvalue()
 
     def _give_back(self, owner: int, died: int) -> int:
         """Free the messages of an owner and forget the owner. `died`: 1 counts them as lost once more."""
@@ -281,7 +313,7 @@ class Database:
     def _create(self) -> None:
         self._db.execute('BEGIN EXCLUSIVE')
         if not self._db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]:
-            for statement in _SCHEMA.split(';'):
+            for statement in _SCHEMA.split(';\n'):
                 self._db.execute(statement)
         self._db.execute('COMMIT')
 

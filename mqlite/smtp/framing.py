@@ -10,6 +10,8 @@ read up to its true end and then refused as a whole.
 
 from __future__ import annotations
 
+from io import BytesIO
+
 _END = b'\r\n.\r\n'
 _LARGE = 1 << 20  # bytes
 
@@ -18,50 +20,63 @@ class DataReader:
     """Collects the data of one message of at most `limit` bytes; a larger one is read to its end and dropped.
 
     The size of a message is that of RFC 1870 section 5: without the doubled dots and without the final line. `_data`
-    is one buffer, because a list of what arrives costs forty bytes for each byte of a client that sends them singly.
+    is one buffer, because a list of what arrives costs forty bytes for each byte of a client that sends them singly;
+    it gives its contents away without a copy, so that a message is held once.
     """
 
     def __init__(self, limit: int) -> None:
         self.too_large = False
         self.size = 0  # bytes on the wire
         self._limit = limit
-        self._dots = 0  # lines that begin with a dot, the final one included
-        self._data = bytearray()
+        self._kept = 0  # bytes of the message that are in _data
+        self._data: BytesIO | None = None
+        self._last = b''  # what the last read has added: most messages come in one
         self._tail = b'\r\n'  # the last bytes seen: an end may lie across two reads
 
     def feed(self, data: bytes) -> bytes | None:
         """Take what was received. None: more is to come. Otherwise the data is complete and this is what follows."""
         tail = self._tail
         window = tail + data
-        at = window.find(b'\r\n.')
-        if at >= 0:
-            first, at = at, at if window.startswith(_END, at) else window.find(_END, at)
-            stop = at + len(_END) if at >= 0 else len(window)
-            self._dots += window.count(b'\r\n.', first, stop) - tail.count(b'\r\n.')
+        first = at = window.find(b'\r\n.')
+        if at >= 0 and not window.startswith(_END, at):
+            at = window.find(_END, at)
         if at < 0:
             self._tail = window[-4:]
-            self._keep(data)
+            self.size += len(data)
+            self._keep(data if first < 0 else _undoubled(window)[len(_undoubled(tail)):])
             return None
         end = at + len(_END) - len(tail)
-        self._keep(data[:end])
+        self.size += end
+        self._kept -= max(0, len(tail) - at - 3)  # a CR behind the final dot
+        self._last = data[:max(0, end - 3)] if first == at else _undoubled(window[:at + 2])[len(_undoubled(tail)):]
+        self.too_large = self.too_large or self._kept + len(self._last) > self._limit
         return data[end:]
 
     def body(self) -> bytes:
         """The message, dots undoubled, each line with its CRLF. Call it once, when the data is complete."""
-        first = 1 if self._data.startswith(b'.') else 0
-        with memoryview(self._data) as view:
-            data = bytes(view[first:-3])
-        self._data = bytearray()
-        return data.replace(b'\r\n.', b'\r\n') if self._dots > 1 else data
+        data, self._data = self._data, None
+        if data is None:
+            return self._last
+        data.seek(self._kept)
+        data.write(self._last)
+        data.truncate()
+        return data.getvalue()
 
     def _keep(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size - self._dots - 2 > self._limit:  # the final line: three octets, one of them a dot
+        self._kept += len(data)
+        if self._kept - 1 > self._limit:  # a CR may belong to the final line
             self.too_large = True
         if self.too_large:
-            self._data = bytearray()
-        else:
-            self._data += data
+            self._data = None
+            return
+        if self._data is None:
+            self._data = BytesIO()
+        self._data.write(data)
+
+
+def _undoubled(data: bytes) -> bytes:
+    """Without the dot that begins each line: it was doubled, or is to go anyway (RFC 5321 4.5.2)."""
+    return data.replace(b'\r\n.', b'\r\n') if b'\r\n.' in data else data
 
 
 def has_bare_line_ends(data: bytes) -> bool:

@@ -17,7 +17,7 @@ from mqlite.loop.task import Waiter, sleep
 from mqlite.loop.tls import TlsContext, add_certificate, client_context, server_context
 from mqlite.message.identifier import Identifiers
 from mqlite.plugin.host import PluginHost
-from mqlite.queues.contract import Consumer, Delivery, Message, QueueError, QueueStatus
+from mqlite.queues.contract import Consumer, Delivery, LargeMessage, Message, Publishable, QueueError, QueueStatus
 from mqlite.receive import Receiver, ReceiverConfig
 from mqlite.refused import RefusedMail
 from mqlite.smtp.admission import AdmissionConfig
@@ -56,14 +56,15 @@ class MemoryStore:
             self._add(message)
         self._tags.clear()
 
-    def publish(self, messages: Sequence[Message]) -> Waiter[None]:
+    def publish(self, messages: Sequence[Publishable]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
         if self.trouble is not None:
             waiter.fail(QueueError(self.trouble))
         elif self.error is not None:
             waiter.fail(self.error)
         else:
-            self._waiting.append((messages, waiter))
+            whole = [message.whole() if isinstance(message, LargeMessage) else message for message in messages]
+            self._waiting.append((whole, waiter))
             if not self.held:
                 self._reactor.call_at_turn_end(self.keep_all)
         return waiter
