@@ -18,6 +18,7 @@ from mqlite.auth.desk import LoginDesk
 from mqlite.auth.open import open_authenticator
 from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
+from mqlite.database.overrides import follow_overrides
 from mqlite.database.signing_keys import SigningKeys
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.engine import Engine, EngineConfig
@@ -25,6 +26,7 @@ from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.delivery.signer import MailSigner
+from mqlite.dns.resolver import Resolver
 from mqlite.errors import ConfigError
 from mqlite.host import host_name
 from mqlite.log import Log
@@ -91,8 +93,12 @@ class Worker:
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
                                    certificates, self._desk, receiver)
         keys = None if self._database is None else SigningKeys(self._database, log)
+        resolver = make_resolver(reactor, settings)
+        if self._database is not None:
+            follow_overrides(self._database, resolver, log)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
-                                   open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned, keys)
+                                   open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned, keys,
+                                   resolver)
         self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
@@ -216,7 +222,7 @@ def make_spool(reactor: Reactor, settings: Settings, store: Store, receiver: Rec
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
                 share: Share, log: MailLog | None, is_condemned: Callable[[bytes], bool],
-                keys: SigningKeys | None) -> Engine:
+                keys: SigningKeys | None, resolver: Resolver) -> Engine:
     """The sending side."""
     asks = host is not None and host.asks_outgoing
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
@@ -228,7 +234,6 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
                     fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, loose_addresses(settings),
         NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'))
-    resolver = make_resolver(reactor, settings)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and asks else None,
                       OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,

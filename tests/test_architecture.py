@@ -59,7 +59,8 @@ DRIVERS = ('delivery/attempt', 'delivery/carrier', 'delivery/engine', 'delivery/
            'delivery/signer', 'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
            'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',
            'auth/desk', 'auth/local', 'auth/network', 'auth/open', 'auth/program',
-           'database/file', 'database/live', 'database/locals', 'database/signing_keys', 'database/open')
+           'database/file', 'database/live', 'database/locals', 'database/signing_keys',
+           'database/overrides', 'database/open')
 IMPURE = ('mqlite.loop', 'mqlite.log', 'time', 'os', 'random', 'secrets')
 
 FILE_LINES = 450

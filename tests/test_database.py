@@ -92,6 +92,34 @@ def test_a_row_that_cannot_be_read_is_left_out_and_named(path: str) -> None:
     assert 'row 5 of table locals is left out: address' in content.faults[1]
 
 
+def test_the_table_ips_has_the_addresses_of_this_host(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, log = load(f'database-address: sqlite://{path}')[0], Notes()
+
+    def prepared(*addresses: str) -> list[tuple[str, str]]:
+        monkeypatch.setattr('mqlite.database.open.local_addresses', lambda: list(addresses))
+        prepare(settings, log)
+        with contextlib.closing(make_database(path)) as file:
+            return [(row.text('ip'), row.text('outbox')) for row in file.read().rows['ips']]
+
+    assert prepared('192.0.2.1', '::1', '192.0.2.1') == [('192.0.2.1', ''), ('::1', '')]
+    execute(path, "UPDATE ips SET outbox = 'mine' WHERE ip = '::1'", 'INSERT INTO ips (ip) VALUES (NULL)')
+    changed = os.stat(path).st_mtime_ns
+    assert prepared('::1', '192.0.2.3') == [('::1', 'mine'), ('192.0.2.3', '')]
+    assert os.stat(path).st_mtime_ns != changed
+    changed = os.stat(path).st_mtime_ns
+    prepared('192.0.2.3', '::1')
+    assert os.stat(path).st_mtime_ns == changed and log.lines == []
+
+
+def test_addresses_that_cannot_be_listed_stop_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[str]:
+        raise ConfigError('cannot list the addresses of this host')
+    monkeypatch.setattr('mqlite.database.open.local_addresses', fail)
+    log = Notes()
+    prepare(load(f'database-address: sqlite://{path}')[0], log)
+    assert log.lines == ['warning: the table ips is not up to date: cannot list the addresses of this host']
+
+
 def test_adding_and_removing(path: str) -> None:
     file = make_database(path)
     assert file.add('locals', {'address': 'you@example.org', 'type': ''})

@@ -135,6 +135,19 @@ def test_the_hosts_file_comes_first_and_may_change(make: Make) -> None:
         bench.exchangers('local')
 
 
+def test_overrides_come_before_everything(make: Make) -> None:
+    bench = make(answer)
+    bench.hosts.write_text('10.0.0.1 a.example\n')
+    bench.resolver.overrides = {'a.example': ('10.9.9.9', '::9'), 'mail.example': ('10.8.8.8',), 'b1': ('10.7.7.7',)}
+    assert bench.addresses('A.example.') == ['10.9.9.9', '::9']
+    assert bench.exchangers('Mail.example') == [MX(0, 'mail.example')]
+    assert bench.addresses('mail.example') == ['10.8.8.8'] and bench.addresses('b1') == ['10.7.7.7']
+    assert bench.resolver.known_exchangers('mail.example') == ([MX(0, 'mail.example')], 60.0)
+    assert bench.queries == []
+    bench.resolver.overrides = {}
+    assert bench.addresses('a.example') == ['10.0.0.1'] and len(bench.exchangers('mail.example')) == 5
+
+
 def test_resolv_conf_counts_where_the_configuration_is_silent(make: Make) -> None:
     bench = make(silent, timeout=None, interval=None, attempts=None, rotate=None)
     bench.resolv_conf.write_text('options timeout:7 attempts:2\n')

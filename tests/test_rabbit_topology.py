@@ -11,6 +11,7 @@ from mqlite.amqp.events import Delivered
 from mqlite.amqp.methods import Properties
 from mqlite.queues.consumer import RabbitDelivery, inflate
 from mqlite.queues.contract import Message
+from mqlite.queues.open import QUEUE_SETTINGS
 from mqlite.queues.parking import DELAYS, DUE_HEADER, UNTIL_HEADER, place, times, waiting_queue
 from mqlite.queues.redelivery import MOST_ACKED, Memory
 from mqlite.queues.topology import (
@@ -22,6 +23,8 @@ from mqlite.queues.topology import (
     refusal,
     version_of,
 )
+from mqlite.settings_kinds import QUEUE, QUEUE_NAME
+from mqlite.settings_table import HONOURED, SETTINGS
 from tests.support.rabbit import CONFIG
 
 NOW = 1_700_000_000.0
@@ -219,3 +222,8 @@ def test_memory_is_bounded_and_forgets() -> None:
 @pytest.mark.parametrize('encoding', [None, '', 'identity', 'UTF-8', 'utf8', 'us-ascii', 'binary'])
 def test_encodings_that_change_nothing(encoding: str | None) -> None:
     assert inflate(delivered(b'{}', content_encoding=encoding)) == (b'{}', '')
+
+
+def test_every_queue_that_a_setting_names_is_declared() -> None:
+    named = [setting.name for setting in SETTINGS if setting.kind in (QUEUE, QUEUE_NAME) and setting.status == HONOURED]
+    assert sorted(QUEUE_SETTINGS) == sorted(named)

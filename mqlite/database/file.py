@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mqlite.database.tables import TABLES, Row, Table, Value, make_value, places_of, sql_type
@@ -107,6 +107,17 @@ class DatabaseFile:
         with self._explained(), self._transaction('BEGIN IMMEDIATE') as db:
             condition, parameters = _where(TABLES[name], values)
             return db.execute(f'DELETE FROM {_quoted(name)} WHERE {condition}', parameters).rowcount
+
+    def keep_only(self, name: str, column: str, wanted: Sequence[str]) -> None:
+        """Let the column have these values and no others: rows are added and removed, those that fit stay as they are.
+        Nothing is written when nothing differs."""
+        with self._explained(), self._transaction('BEGIN') as db:
+            text = f"coalesce({_quoted(column)}, '')"
+            there = {value.decode('utf-8', 'replace')
+                     for value, in db.execute(f'SELECT CAST({text} AS BLOB) FROM {_quoted(name)}')}
+            gone, new = there - set(wanted), [value for value in dict.fromkeys(wanted) if value not in there]
+            db.executemany(f'DELETE FROM {_quoted(name)} WHERE {text} = ?', [(value,) for value in gone])
+            db.executemany(f'INSERT INTO {_quoted(name)} ({_quoted(column)}) VALUES (?)', [(value,) for value in new])
 
     # the file
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mqlite.database.file import DatabaseFile
 from mqlite.database.live import Database
-from mqlite.errors import ConfigError
+from mqlite.errors import ConfigError, MqliteError
+from mqlite.host import local_addresses
 from mqlite.log import Log
 from mqlite.loop.reactor import Reactor
 from mqlite.settings import Settings
@@ -13,16 +14,23 @@ SQLITE = 'sqlite://'
 
 
 def prepare(settings: Settings, log: Log) -> None:
-    """Make, mend and check the database, as the settings say: once, before anybody opens it. MqliteError."""
+    """Make, mend and check the database, as the settings say: once, before anybody opens it. MqliteError.
+
+    The table `ips` is for other programs: it gets the addresses of this host.
+    """
     file = _file(settings)
     if file is None:
         return
     purge = settings.flag('purge-database')
     file.open(settings.flag('database-validate'), settings.flag('repair-database'), purge)
-    file.close()
     if purge:
         log.warning(f'purge-database: all tables of {file.path} were made anew and are empty; '
                     f'take the setting out before the next start')
+    try:
+        file.keep_only('ips', 'ip', local_addresses())
+    except MqliteError as error:
+        log.warning(f'the table ips is not up to date: {error}')  # nothing of ours depends on it
+    file.close()
 
 
 def open_database(reactor: Reactor, settings: Settings, log: Log) -> Database | None:

@@ -7,27 +7,16 @@ one of the four of `patterns.py` or `global`, which matches everything, `dkim_ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from collections.abc import Iterable
+from dataclasses import replace
 
 from mqlite.database.live import Database
 from mqlite.database.patterns import Match, make_match
-from mqlite.database.tables import Row
+from mqlite.database.tables import Row, Usable
 from mqlite.dkim.keys import KeyFault
 from mqlite.dkim.sign import KeyUse, make_signer
 from mqlite.dkim.signature import Signer
 from mqlite.log import Log
-
-T = TypeVar('T')
-
-
-@dataclass(frozen=True)
-class Usable(Generic[T]):
-    """What could be made of the rows of a table, and a line for each that is left out."""
-
-    items: T
-    faults: Sequence[str] = ()
 
 
 class SigningKeys:

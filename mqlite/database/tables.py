@@ -12,10 +12,12 @@ what its rows mean; here is only their shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, Union, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar, Union, cast
 
 Value = Union[str, int]
+T = TypeVar('T')
 
 
 class Column(NamedTuple):
@@ -99,6 +101,14 @@ class Row:
 
     def __repr__(self) -> str:
         return f'Row({", ".join(f"{name}={self.values[place]!r}" for name, place in self._places.items())})'
+
+
+@dataclass(frozen=True)
+class Usable(Generic[T]):
+    """What somebody could make of the rows of a table, and a line for each that is left out."""
+
+    items: T
+    faults: Sequence[str] = ()
 
 
 def places_of(table: Table) -> dict[str, int]:

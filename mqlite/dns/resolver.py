@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +76,7 @@ class Resolver:
 
     def __init__(self, reactor: Reactor, config: ResolverConfig, choice: random.Random | None = None) -> None:
         """ConfigError when a nameserver is not an address."""
+        self.overrides: Mapping[str, tuple[str, ...]] = {}  # addresses of normal names, instead of what DNS says
         self.ignored = 0  # replies that belonged to no question: forged, late or confused
         self._reactor = reactor
         self._config = config
@@ -89,13 +91,14 @@ class Resolver:
         self._closed = False
 
     async def addresses(self, host: str) -> list[str]:
-        """The addresses of a host: /etc/hosts, else AAAA first and A after them, each in random order; an address, also
-        in the brackets of RFC 5321 section 4.1.3, is its own. DnsTemporary or DnsPermanent when there are none."""
+        """The addresses of a host: the overrides, else /etc/hosts, else AAAA first and A after them, each in random
+        order; an address, also in the brackets of RFC 5321 section 4.1.3, is its own. DnsTemporary or DnsPermanent when
+        there are none."""
         literal = _literal(host)
         if literal is not None:
             return [literal]
         name = _checked(host)
-        known = self._hosts.current().get(name)
+        known = self.overrides.get(name) or self._hosts.current().get(name)
         if known:
             return list(known)
         aaaa, a = await self.ask(Question(name, Type.AAAA), Question(name, Type.A))
@@ -106,11 +109,14 @@ class Resolver:
 
     async def mail_exchangers(self, domain: str) -> list[MX]:
         """Where mail for a domain goes: by preference, random among equals (RFC 5321 section 5.1). A domain without MX,
-        or known only to /etc/hosts, is its own exchanger. NullMX, DnsTemporary or DnsPermanent when it has none."""
+        or known only to /etc/hosts, or with an override, is its own exchanger. NullMX, DnsTemporary or DnsPermanent
+        when it has none."""
         literal = _literal(domain)
         if literal is not None:
             return [MX(0, literal)]
         name = _checked(domain)
+        if name in self.overrides:
+            return [MX(0, name)]
         [outcome] = await self.ask(Question(name, Type.MX))
         if isinstance(outcome, Answer):
             return self._usable(name, outcome)
@@ -127,6 +133,8 @@ class Resolver:
             question = Question(_checked(domain), Type.MX)
         except DnsPermanent:
             return None
+        if question.name in self.overrides:
+            return [MX(0, question.name)], self._config.min_ttl
         now = self._reactor.clock.monotonic()
         outcome = self._cache.get(question, now)
         if not isinstance(outcome, (Answer, NoData)):
