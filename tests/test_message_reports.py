@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mqlite.message.reports import FIELD_LIMIT, HEADER_LIMIT, PARTS, report_kind
+from mqlite.message.mime import FIELD_LIMIT, HEADER_LIMIT
+from mqlite.message.reports import PARTS, report_kind
 from mqlite.smtp.framing import normalise
 from tests.support.process import ROOT
 

@@ -30,6 +30,7 @@ from mqlite.delivery.schedule import Scheduler
 from mqlite.errors import PermanentError
 from mqlite.loop.reactor import Reactor
 from mqlite.mail_log import MailLog
+from mqlite.message.compose import ConversionError
 from mqlite.message.document import Document, DocumentError, NoMime
 from mqlite.message.identifier import format_moment
 from mqlite.message.result import Result
@@ -91,11 +92,10 @@ class Engine:
         try:
             document = _read(delivery, config.loose)
             job = Job(delivery, document, choose(document, config.route), sources(document, config.route),
-                      config.mime_later, config.notify.defaults)
+                      config.mime_later, config.notify.defaults, now)
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
-            result = verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
-            result = _marked(result, delivery)
+            result = _marked(_verdict_on(error), delivery)
             unread = report.readable(delivery.body) or Document({})
             if self._log is not None:
                 self._write_log(self._log, unread, result, now)
@@ -186,6 +186,12 @@ class Engine:
     def _on_return(self, job: Job) -> None:
         self._room.gave(job.size)
         self._store.release(job.delivery)
+
+
+def _verdict_on(error: DocumentError) -> Result:
+    if isinstance(error, ConversionError):
+        return verdict.not_converted(error.state, str(error))
+    return verdict.no_data(str(error)) if isinstance(error, NoMime) else verdict.invalid(str(error))
 
 
 def _marked(result: Result, delivery: Delivery) -> Result:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mqlite.delivery.route import Route
 from mqlite.dkim.sign import KeyUse, read_property
+from mqlite.message.compose import check_later, compose
 from mqlite.message.document import Document, DocumentError
 from mqlite.message.result import Result
 from mqlite.queues.contract import Delivery
@@ -23,9 +24,9 @@ class Job:
     __slots__ = ('delivery', 'document', 'envelope', 'keys', 'mime', 'refusal', 'route', 'sources', 'tag')
 
     def __init__(self, delivery: Delivery, document: Document, route: Route, sources: tuple[str, ...] | None = None,
-                 mime_later: bool = False, notices: Request = NOTHING) -> None:
+                 mime_later: bool = False, notices: Request = NOTHING, now: float = 0.0) -> None:
         """DocumentError when the document cannot be sent as it is. `mime_later`: it may do without a MIME for now.
-        `notices`: the settings for what its property `dsn` does not say.
+        `notices`: the settings for what its property `dsn` does not say. `now`: seconds since 1970.
         """
         self.delivery = delivery
         self.document = document
@@ -35,7 +36,11 @@ class Job:
         self.envelope = make_envelope(document, notices)
         self.tag = document.first_tag
         self.keys = _keys(document) if 'dkim' in document.fields else ()
-        self.mime = None if mime_later and not document.fields.get('mime') else document.take_mime()
+        if mime_later and not document.fields.get('mime'):
+            check_later(document)
+            self.mime: bytes | None = None
+        else:
+            self.mime = compose(document, now)
 
     def pass_on(self, source: str | None, result: Result) -> bool:
         """The local address cannot be used; False when there were no others to choose from. See `sources`."""

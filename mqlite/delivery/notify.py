@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqlite.message.bounce import Notice, make_notification
+from mqlite.message.compose import compose
 from mqlite.message.document import Document, DocumentError
 from mqlite.message.identifier import parse_moment
 from mqlite.message.result import Result
@@ -36,6 +37,9 @@ _STATUSES = {
     ('connect',   'timeout'): '4.1',
     ('process',   'timeout'): '4.7',  # delivery time expired
     ('process',   'invalid'): '5.4',  # invalid arguments
+    ('responsive', 'error'):  '6.3',  # conversion required but not supported
+    ('personalize', 'error'): '6.3',
+    ('rewrite',   'error'):   '6.3',
     ('handshake', 'error'):   '7.5',  # cryptographic failure
 }
 #   result     the same for whatever state
@@ -91,16 +95,16 @@ def _notify(event: str, action: str, body: bytes, document: Document, result: Re
         arrived=_moment_of({'time': document.fields.get('received')}) or None, attempted=_moment_of(entry) or None,
         until=until, server=_text(entry, 'mta') if by_smtp else '', by_smtp=by_smtp,
         said=' '.join(filter(None, (str(code), _text(entry, 'status'), said))) if by_smtp else said)
-    mime = make_notification(notice, _message(body))
+    mime = make_notification(notice, _message(body, now))
     fields = {'envelope': '', 'recipient': sender, 'mime': mime.decode('utf-8', 'surrogateescape'),
               **({'smtputf8': True} if notice.utf8 else {})}
     return [Message(document.queue('dsn', config.queue), Document(fields).encode())]
 
 
-def _message(body: bytes) -> bytes:
-    """The message of a document, b'' if there is none."""
+def _message(body: bytes, now: float) -> bytes:
+    """The message of a document as it was sent; b'' if there is none."""
     try:
-        return Document.decode(body).take_mime()
+        return compose(Document.decode(body), now)
     except DocumentError:
         return b''
 

@@ -73,6 +73,11 @@ def invalid(reason: str) -> Result:
     return Result('process', 'invalid', permanent=True, description=reason)
 
 
+def not_converted(state: str, reason: str) -> Result:
+    """The document asks for a change of its message that cannot be made."""
+    return Result(state, 'error', permanent=True, description=reason)
+
+
 def no_data(reason: str) -> Result:
     """There is nothing to send."""
     return Result('storage', 'error', permanent=True, description=reason)

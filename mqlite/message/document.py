@@ -39,9 +39,6 @@ _DIGITS = re.compile(r'[0-9]{1,11}')
 _QUEUE_NAME = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
 
 
-# Properties that ask for a change of the message which this version cannot make. Sending it unchanged would be sending
-# something else (a template with its variables), so it is refused unless `force` is set.
-CONVERSIONS = ('data', 'headers', 'inlinecss')
 # Values of `security` that a delivery must not fall short of; nothing overrides them.
 STRICT_SECURITY = ('required', 'verified')
 
@@ -169,7 +166,7 @@ class Document:
         """Take the message out of the document: CRLF line ends, the last line ended. DocumentError if there is none."""
         value = self.fields.pop('mime', None)
         if isinstance(value, dict):
-            raise DocumentError('"mime" is an object, which this version of mqlite cannot turn into a message')
+            raise DocumentError('"mime" is an object')
         if value is None or value == '':
             raise NoMime('"mime" is missing')
         if not isinstance(value, str):
@@ -181,10 +178,6 @@ class Document:
 
     def check_honoured(self) -> None:
         """DocumentError when it asks for something that this version of mqlite would not do."""
-        for name in CONVERSIONS:
-            if self.fields.get(name) and not self.fields.get('force'):
-                raise DocumentError(f'"{name}" is not supported by this version of mqlite; with "force": true the '
-                                    f'message is sent without it')
         if self.fields.get('security') in STRICT_SECURITY:
             raise DocumentError(f'"security": "{self.fields["security"]}" is more than this version can promise')
 

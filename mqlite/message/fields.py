@@ -2,7 +2,7 @@
 
     make_field('Subject', 'Grüße aus Köln')    b'Subject: =?utf-8?b?R3LDvMOfZSBhdXMgS8O2bG4=?=\\r\\n'
 
-Sources: RFC 5322 (2.1.1 lengths, 2.2.3 folding), RFC 2047 (encoded words: 75 characters, whole characters in each).
+Sources: RFC 5322 (2.1.1 lengths, 2.2.3 folding), RFC 2047 (encoded words: whole characters in each, lines of 76).
 
 A value is one line however it is given: CR, LF, NUL and other controls cannot come through, so that nobody adds a
 field of his own. Lines are broken at spaces, about 76 characters apart; a word that makes a line longer than LINE_LIMIT
@@ -19,7 +19,7 @@ from mqlite.errors import PermanentError
 
 LINE_LIMIT = 998  # octets without CRLF, RFC 5322 section 2.1.1
 _FOLD_AT = 76  # octets; RFC 5322 asks for at most 78
-_WORD_OCTETS = 45  # in an encoded word: 60 characters of base64 and 12 around them, at most 75
+_WORD_OCTETS = 36  # in an encoded word: 48 characters of base64 and 12 around them; 76 with the name of the field
 
 #: Fields of addresses: only the names in them may be encoded words.
 ADDRESSES = frozenset(['from', 'sender', 'reply-to', 'to', 'cc', 'bcc', 'resent-from', 'resent-sender', 'resent-to',

@@ -11,21 +11,18 @@ The part decides, not the parameter `report-type`, which some programs leave out
 that was forwarded) is not one, nor are bounces of older programs, which are plain text. Nothing is decoded or
 unpacked: what is in the part is for whoever reads the queue.
 
-Limits: PARTS parts are looked at, HEADER_LIMIT octets of a header and FIELD_LIMIT of a field.
+Limits: PARTS parts are looked at.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from urllib.parse import unquote
 
 from mqlite.message.headers import header_end
+from mqlite.message.mime import HEADER_LIMIT, Contents, field_start, field_text, read_contents
 
 PARTS = 10  # a multipart/report has two or three (RFC 6522 section 3)
-HEADER_LIMIT = 65536  # octets of a header, of the message or of a part, that are looked at
-FIELD_LIMIT = 2048  # octets of a field: a boundary has 70 at most (RFC 2046 5.1.1), file names are longer
 
 _PARTS = {
     'message/delivery-status':                 'dsn',
@@ -40,31 +37,17 @@ _PARTS = {
 _ARCHIVES = frozenset(f'application/{name}' for name in (
     'gzip', 'x-gzip', 'zip', 'x-zip', 'x-zip-compressed', 'octet-stream'))
 
-_TYPE, _DISPOSITION, _SUBJECT = (re.compile(rb'(?:^|\r\n)%s[ \t]*:' % name, re.IGNORECASE)
-                                 for name in (b'content-type', b'content-disposition', b'subject'))
-#: ; name=value, name*0=beginning; name*1=rest (in pieces), name*=charset'language'%41%42 (RFC 2045 5.1, RFC 2231)
-_PARAMETER = re.compile(r';\s*([^\s;=*]+)(?:\*\d+)?(\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
-_CHARSET = re.compile(r"[^']*'[^']*'")
-_FIELD_END = re.compile(rb'\r\n(?![ \t])')
+_SUBJECT = field_start(b'subject')
 #: receiver "!" policy-domain "!" begin "!" end [ "!" unique-id ] "." extension
 _DMARC_NAME = re.compile(r'[^!/]+![^!/]+!\d+!\d+(?:![^!/]+)?\.(?:xml|xml\.gz|xml\.zip|zip|gz)', re.I)
 _DMARC_SUBJECT = re.compile(r'report domain:.*submitter:', re.I | re.S)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the header of a message, or of a part of one, says of its contents."""
-
-    type: str  # in lower case; '' when it does not say
-    boundary: str
-    filename: str
 
 
 def report_kind(mime: bytes) -> str:
     """The kind of report that a message with CRLF line ends is; '' when it is none."""
     end = header_end(mime)
     header = mime[:min(end, HEADER_LIMIT)]
-    whole = _read_part(header)
+    whole = read_contents(header)
     if whole.type in _ARCHIVES:
         return 'dmarc' if _is_dmarc(whole, header) else ''
     if not whole.type.startswith('multipart/') or not whole.boundary:
@@ -77,12 +60,12 @@ def report_kind(mime: bytes) -> str:
     return ''
 
 
-def _is_dmarc(file: Part, header: bytes) -> bool:
+def _is_dmarc(file: Contents, header: bytes) -> bool:
     """Whether the file has the name of an aggregate report, or the message its subject."""
-    return bool(_DMARC_NAME.fullmatch(file.filename) or _DMARC_SUBJECT.search(_field(header, _SUBJECT)))
+    return bool(_DMARC_NAME.fullmatch(file.filename) or _DMARC_SUBJECT.search(field_text(header, _SUBJECT)))
 
 
-def _parts(mime: bytes, start: int, boundary: str) -> Iterator[Part]:
+def _parts(mime: bytes, start: int, boundary: str) -> Iterator[Contents]:
     """What the headers of the parts say (RFC 2046 5.1.1)."""
     delimiter = b'\r\n--' + boundary.encode('latin-1', 'replace')
     at = mime.find(delimiter, max(0, start - 2))  # the first may stand right behind the empty line
@@ -91,32 +74,5 @@ def _parts(mime: bytes, start: int, boundary: str) -> Iterator[Part]:
         if line_end < 0 or mime.startswith(b'--', at + len(delimiter)):
             return
         piece = mime[line_end + 2:line_end + 2 + HEADER_LIMIT]
-        yield _read_part(piece[:header_end(piece)])
+        yield read_contents(piece[:header_end(piece)])
         at = mime.find(delimiter, line_end)
-
-
-def _read_part(header: bytes) -> Part:
-    kind, _, parameters = _field(header, _TYPE).partition(';')
-    of_type, of_disposition = _parameters(';' + parameters), _parameters(_field(header, _DISPOSITION))
-    return Part(kind.strip().lower(), of_type.get('boundary', ''),
-                of_disposition.get('filename', of_type.get('name', '')))
-
-
-def _parameters(text: str) -> dict[str, str]:
-    """The parameters of a field by name, in lower case; one that comes in pieces is put together in their order."""
-    found: dict[str, str] = {}
-    for name, encoded, quoted, token in _PARAMETER.findall(text):
-        name, value = name.lower(), re.sub(r'\\(.)', r'\1', quoted) or token
-        if encoded:
-            value = unquote(value if name in found else _CHARSET.sub('', value, 1), errors='replace')
-        found[name] = found.get(name, '') + value
-    return found
-
-
-def _field(header: bytes, start: re.Pattern[bytes]) -> str:
-    """The first field that begins like this, unfolded; '' when there is none."""
-    found = start.search(header)
-    if found is None:
-        return ''
-    value = header[found.end():found.end() + FIELD_LIMIT]
-    return _FIELD_END.split(value, 1)[0].replace(b'\r\n', b'').decode('latin-1').strip()
