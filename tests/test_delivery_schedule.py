@@ -54,7 +54,7 @@ class FakeSession:
         self.place, self.ended = place, False
         self._bench = bench
 
-    async def send(self, envelope: Envelope, mime: bytes) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes, sign: object = None) -> Reply:
         recipient = envelope.recipient
         assert self.ready and not self.ended
         self.messages += 1
@@ -86,6 +86,8 @@ class FakeSession:
 
 class Bench:
     """A scheduler, its dialler, and what came out. `outs`: (recipient, state or 'returned')."""
+
+    signer = None
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.errors: list[str] = []

@@ -71,7 +71,7 @@ class Session:
     def ready(self) -> bool:
         return not self._ended
 
-    async def send(self, envelope: Envelope, mime: bytes) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes, sign: object = None) -> Reply:
         self.messages += 1
         await sleep(self._reactor, self._server.seconds)
         self._server.taken.append(self._reactor.now())
@@ -92,7 +92,7 @@ class Session:
 class Network:
     """In place of a Dialler: every domain has the server of the same name up to its first dot."""
 
-    hooks = None
+    hooks = signer = None
 
     def __init__(self, reactor: Reactor, servers: dict[str, Server]) -> None:
         self.dns_seconds = 0.02
