@@ -61,11 +61,11 @@ PROGRAMS = (
     ('curl',                    'curl',            'test',  'an SMTP client'),
     ('dnsmasq',                 'dnsmasq-base',    'test',  'a name server'),
     ('g++',                     'g++',             'test',  'the header of the C plugins, in C++'),
-    ('gcc',                     'gcc',             'test',  'the C plugins'),
-    ('/usr/include/stdio.h',    'libc6-dev',       'test',  'the C plugins'),
+    ('gcc',                     'gcc',             'plugins', 'the C plugins'),
+    ('/usr/include/stdio.h',    'libc6-dev',       'plugins', 'the C plugins'),
     ('/usr/include/ev.h',       'libev-dev',       'test',  'C plugins with the event loop of the host'),
     ('/usr/include/json-c',     'libjson-c-dev',   'test',  'C plugins with json-c'),
-    ('/usr/include/libfastjson', 'libfastjson-dev', 'test', 'C plugins with libfastjson'),
+    ('/usr/include/libfastjson', 'libfastjson-dev', 'plugins', 'C plugins with libfastjson'),
     ('haproxy',                 'haproxy',         'test',  'a load balancer that speaks PROXY'),
     ('openssl',                 'openssl',         'test',  'an SMTP client over TLS, certificates'),
     ('readelf',                 'binutils',        'test',  'a second opinion on the shim of the C plugins'),
@@ -296,6 +296,25 @@ def command_build(_arguments: Sequence[str]) -> int:
     return 0
 
 
+def build_plugins(folder: Path) -> None:
+    """The C examples as shared objects, each made as its opening comment says; Failure shows what the compiler says."""
+    for source in sorted((ROOT / 'plugins').glob('*.c')):
+        words = next(line.split()[2:] for line in source.read_text().splitlines() if line.startswith(' *      cc '))
+        words[words.index('-o') + 1] = str(folder / words[words.index('-o') + 1])
+        done = subprocess.run(['gcc', '-O2', '-Wall', '-Wextra', '-Wpedantic', *words], cwd=ROOT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode or done.stdout:
+            raise Failure(f'gcc {shlex.join(words)}: {done.stdout}')
+
+
+def command_plugins(arguments: Sequence[str]) -> int:
+    require_programs(['plugins'])
+    folder = Path(arguments[0] if arguments else ROOT / 'plugins').resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    build_plugins(folder)
+    return 0
+
+
 # The example
 
 def refuse_used_port(port: int) -> None:
@@ -375,7 +394,7 @@ def in_venv(*arguments: str) -> int:
 
 def command_test(arguments: Sequence[str]) -> int:
     """All three always run. A failed check is named before pytest, which has the last word on the screen."""
-    prepare('build', 'test')
+    prepare('build', 'plugins', 'test')
     failed = [name for name, command in CHECKS if in_venv(*command)]
     if failed:
         say(' and '.join(failed) + ' failed, see above; the exit status will say so, whatever pytest finds')
@@ -383,7 +402,7 @@ def command_test(arguments: Sequence[str]) -> int:
 
 
 def command_peers(arguments: Sequence[str]) -> int:
-    prepare('build', 'test', 'peers')
+    prepare('build', 'plugins', 'test', 'peers')
     return in_venv('pytest', 'tests/peers', *arguments)
 
 
@@ -392,7 +411,7 @@ def command_bench(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] not in names:
         raise Failure('bench NAME [arguments], where NAME is one of: ' + (', '.join(names) or 'none yet'))
     command_build([])
-    prepare('build', 'test', 'bench')
+    prepare('build', 'plugins', 'test', 'bench')
     return subprocess.run([python(), str(BENCH / arguments[0]) + '.py', *arguments[1:]], cwd=ROOT).returncode
 
 
@@ -405,6 +424,7 @@ class Command(NamedTuple):
 COMMANDS = {
     'build': Command(command_build, '',           'make mqlite.pyz; what happens without a command'),
     'run':   Command(command_run,   '',           'build, then daemon and sink on loopback, with lines to try'),
+    'plugins': Command(command_plugins, '[FOLDER]', 'compile the examples of plugins/, there or in another folder'),
     'test':  Command(command_test,  '[pytest …]', 'ruff, mypy and the test suite'),
     'peers': Command(command_peers, '[pytest …]', 'the heavy tests, against other mail servers and brokers'),
     'bench': Command(command_bench, 'NAME …',     'a measurement of tests/bench'),

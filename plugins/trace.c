@@ -22,6 +22,19 @@ bool mq_smtp_in_connect(MQ_Context *context, MQ_Connection *connection)
     return say(connection, "connect", "");
 }
 
+bool mq_smtp_in_secure(MQ_Context *context, MQ_Connection *connection)
+{
+    (void)context;
+    return say(connection, "secure", "");
+}
+
+bool mq_smtp_in_authenticate(MQ_Context *context, MQ_Connection *connection, const char *login, size_t loginsize,
+                             const char *passwd, size_t passwdsize)
+{
+    (void)context, (void)loginsize, (void)passwd, (void)passwdsize;
+    return say(connection, "authenticate", login);
+}
+
 bool mq_smtp_in_mailfrom(MQ_Context *context, MQ_Connection *connection, MQ_Address *sender)
 {
     (void)context;

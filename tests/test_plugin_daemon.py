@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import re
-import smtplib
 import threading
 from pathlib import Path
 from typing import Callable
@@ -13,10 +12,8 @@ from typing import Callable
 import pytest
 
 from tests.support import lookup, misbehaviour
-from tests.support.c_plugin import build_plugin
 from tests.support.daemon import Daemon
-from tests.support.process import HOST, ROOT
-from tests.support.sink import CapturingSink
+from tests.support.process import HOST
 
 Start = Callable[..., Daemon]
 
@@ -26,36 +23,6 @@ def plugins(tmp_path: Path) -> Path:
     made = tmp_path / 'plugins'
     made.mkdir()
     return made
-
-
-def example(plugins: Path, name: str, *options: str) -> None:
-    """An example of plugins/, compiled."""
-    build_plugin(plugins, (ROOT / 'plugins' / f'{name}.c').read_text(), '-Wpedantic', *options, name=name)
-
-
-def send(port: int) -> None:
-    with smtplib.SMTP(HOST, port, timeout=30) as client:
-        client.sendmail('sender@example.org', 'recipient@example.com', 'Subject: x\n\nbody\n')
-
-
-def test_attempts_are_counted(start_daemon: Start, sink: CapturingSink, plugins: Path) -> None:
-    """A server that takes the second message only, and then is gone: three attempts, and what came of those before."""
-    example(plugins, 'attempts')
-    sink.script['.'] = [b'421 4.3.2 closing']
-    daemon = start_daemon(plugin_directory=plugins, smtp_sink_address=HOST, smtp_sink_port=sink.port,
-                          smtp_default_ips='127.0.0.2', rabbitmq_retry='retry')
-    send(daemon.port)
-    daemon.take('retry', 1)
-    send(daemon.port)
-    daemon.take('results', 1)
-    sink.close()
-    send(daemon.port)
-    daemon.take('retry', 1)
-    said = re.findall(r'attempts: (.*)', daemon.output())
-    assert said == [
-        f'1, connected 1; {HOST} from address 0: connected; messages: 0 of 0 delivered, 0 deferred, 0 given up',
-        f'2, connected 2; {HOST} from address 0: connected; messages: 0 of 1 delivered, 1 deferred, 0 given up',
-        f'3, connected 2; {HOST} from address 0: error 0x0800; messages: 1 of 2 delivered, 1 deferred, 0 given up']
 
 
 def test_misbehaviour_is_contained(start_daemon: Start, plugins: Path) -> None:

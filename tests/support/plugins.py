@@ -9,15 +9,17 @@ from typing import Any
 from mqlite.log import Log
 from mqlite.loop.reactor import Reactor
 from mqlite.plugin.hooks import Hooks
-from mqlite.plugin.host import PluginHost, run_in_all
+from mqlite.plugin.host import Companion, PluginHost, run_in_all
 from mqlite.plugin.loader import load_plugins
 from mqlite.recorder import Recorder
 from tests.support.c_plugin import build_plugin
+from tests.support.exchanger import ClientBench
 from tests.support.smtp import Bench
 
 VERSION = '#include <mailerq.h>\n#include <string.h>\nint mq_version(void) { return MQ_API_VERSION; }\n'
 OLD = '#define MQ_API_GENERATION 3\n' + VERSION
 PATIENCE = 60.0
+MIME = b'Subject: x\r\n\r\nbody\r\n'
 SEAT = Recorder(1).seats[0]
 
 
@@ -84,6 +86,30 @@ def stop_host(host: PluginHost, reactor: Reactor) -> None:
     """What a process does when its only worker has ended."""
     reactor.run(host.stop())
     run_in_all(host._plugins, 'mq_cleanup', SEAT)
+
+
+class OutBench(ClientBench):
+    """A client with the plugins of a folder, and a peer that keeps what it gets."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(b'PIPELINING', b'SIZE 1000000', b'8BITMIME')
+        LOG.lines.clear()
+        self.host = make_host(folder, self.reactor)
+        self.companion: Companion
+        self.fields: dict[str, Any] = {'recipient': 'r@b.example', 'tags': ['t']}
+
+    def deliver(self, mime: bytes | None = MIME) -> Any:
+        self.start()
+        self.companion = self.host.companion(self.session.stream)
+        self.session.companion = self.companion
+        self.companion.begin(self.fields, 's@a.example', 'r@b.example', b'{}')
+        result = self.send(mime=mime)  # type: ignore[arg-type]
+        self.companion.finish()
+        return result
+
+    @property
+    def arrived(self) -> list[bytes]:
+        return [message for _, _, message in self.exchanger.messages]
 
 
 def build(folder: Path, source: str, *options: str, name: str = '10-test', old: bool = False) -> Path:
