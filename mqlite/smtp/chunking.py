@@ -11,6 +11,7 @@ obey the message (CVE-2017-16943 and its kin). BINARYMIME is not offered: lines 
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import NamedTuple
 
 _ARGUMENT = re.compile(r'([0-9]{1,20})(?: +(LAST))?', re.IGNORECASE)
@@ -38,14 +39,14 @@ class ChunkReader:
         self.size = 0  # bytes of all chunks so far
         self._limit = limit
         self._left = 0  # octets of the chunk that are still to come
-        self._data = bytearray()
+        self._data = BytesIO()  # gives its contents away without a copy
 
     def expect(self, octets: int) -> None:
         """The next chunk has so many."""
         self._left = octets
         if self.size + octets > self._limit:
             self.too_large = True
-            self._data = bytearray()
+            self._data = BytesIO()
 
     def feed(self, data: bytes) -> bytes | None:
         """Take what was received. None: more is to come. Otherwise the chunk is complete and this is what follows."""
@@ -53,10 +54,10 @@ class ChunkReader:
         self._left -= taken
         self.size += taken
         if not self.too_large:
-            self._data += data[:taken]
+            self._data.write(data[:taken])
         return None if self._left else data[taken:]
 
     def body(self) -> bytes:
         """The message. Call it once, when the last chunk is complete."""
-        data, self._data = bytes(self._data), bytearray()
+        data, self._data = self._data.getvalue(), BytesIO()
         return data
