@@ -6,7 +6,7 @@ same for both: our Received line, x-mq-* headers taken out, an identifier per re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import format_datetime
@@ -68,11 +68,7 @@ class Receiver:
         try:
             sender = session.sender.email if session.sender else ''
             messages = self.prepare(sender, recipients, data, trace, connection_of(session), session.may_relay)
-            if session.limits.dsn:
-                _ask_for_notices(messages, session)
-            if session.utf8 and not data[:header_end(data)].isascii():
-                for message in messages:
-                    message.fields['smtputf8'] = True
+            _note_parameters(messages, session, data, end)
             asker = session.asker
             if asker is not None and 'mq_smtp_in_message' in asker.steps:
                 for message in messages:
@@ -153,10 +149,22 @@ def connection_of(session: Session) -> dict[str, Any]:
                            **({'user': session.user} if session.user else {})}}
 
 
-def _ask_for_notices(messages: Sequence[Received], session: Session) -> None:
-    """The property `dsn`: what the parameters of MAIL and RCPT asked for. What x-mq-dsn-* headers ask for counts more.
-    """
-    of_sender = session.sender.parameters if session.sender else {}
+def _note_parameters(messages: Sequence[Received], session: Session, data: bytes, header: int) -> None:
+    """As properties: what the parameters of MAIL and RCPT say of the message on its further way. `header`: where that
+    ends."""
+    said = session.sender.parameters if session.sender else {}
+    if 'SMTPUTF8' in said and not data[:header].isascii():
+        for message in messages:
+            message.fields['smtputf8'] = True
+    if 'REQUIRETLS' in said:
+        for message in messages:
+            message.fields.update(requiretls=True, security='verified')
+    if session.limits.dsn:
+        _note_notices(messages, session, said)
+
+
+def _note_notices(messages: Sequence[Received], session: Session, of_sender: Mapping[str, str]) -> None:
+    """The property `dsn`. What x-mq-dsn-* headers ask for counts more."""
     for message, recipient in zip(messages, session.recipients or []):
         said = {**of_sender, **recipient.parameters}
         asked = {name: said[name.upper()] for name in DSN_PROPERTIES if name.upper() in said}

@@ -406,6 +406,7 @@ POISON: Sequence[tuple[Any, str]] = [
     ({'results': 'x'}, 'results'), ({'results': [5]}, 'results'), ({'results': [{}]}, 'results'),
     ({'results': 'x', 'maxdelivertime': '2099-01-01 00:00:00'}, 'results'),
     ({'dkim': {'domain': 'x'}}, 'dkim'), ({'security': 'required', 'force': True}, 'security'),
+    ({'requiretls': True, 'smarthost': {'hostname': 'x'}}, 'verified'),
     ({'smarthost': {'hostname': 'x', 'username': ['y']}}, 'smarthost'),
 ]
 

@@ -33,6 +33,8 @@ OWN = {'smarthost': {'hostname': 'own.example', 'port': 28}}
     ({'smarthost': None},                     HOST,  RELAY),
     (LOGIN,                                   HOST,  Route('own', 25, True, Login('u', '4711'))),
     ({'smarthost': {'hostname': 'own', 'username': '', 'password': 'p'}}, HOST, Route('own', 25, True)),
+    ({'requiretls': True},                    HOST,  RELAY),
+    ({'requiretls': True, **OWN},             PLAIN, Route('own.example', 28, True)),
 ])
 def test_the_destination(fields: dict[str, Any], config: RouteConfig, route: Route) -> None:
     assert choose(Document({'recipient': 'r@b.example', **fields}), config) == route
@@ -59,7 +61,8 @@ def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], found
     {'recipient': None}, {'recipient': 'r'}, {'recipient': 'r@b.example\r\nDATA'}, {'recipient': ['r@b.example']},
     {'recipient': 'r@[300.1.1.1]'}, {'ips': [1]}, {'smarthost': 'x'}, {'smarthost': {}}, {'smarthost': {'hostname': 5}},
     {'smarthost': {'hostname': 'x', 'port': 65536}}, {'smarthost': {'hostname': 'x', 'port': 'smtp'}},
-    {'smarthost': {'hostname': 'x', 'username': []}}, {'smarthost': {'hostname': 'x', 'username': 'y', 'password': {}}},
+    {'requiretls': True}, {'smarthost': {'hostname': 'x', 'username': []}},
+    {'smarthost': {'hostname': 'x', 'username': 'y', 'password': {}}},
 ])
 def test_what_has_the_wrong_form(fields: dict[str, Any]) -> None:
     document = Document({'recipient': 'r@b.example', **fields})

@@ -178,6 +178,21 @@ def test_a_greeting_without_a_name(make: Make) -> None:
     assert bench.session.mta == ''
 
 
+@pytest.mark.parametrize(('limits', 'messages'), [
+    (b'LIMITS RCPTMAX=1 MAILMAX=2', 2), (b'limits mailmax=1', 1), (b'LIMITS RCPTMAX=1', 9), (b'LIMITS MAILMAX=0', 9),
+    (b'LIMITS XMAILMAX=1', 9), (b'LIMITS MAILMAX=x', 9)])
+def test_no_more_messages_than_the_server_wants(make: Make, limits: bytes, messages: int) -> None:
+    """RFC 9422. A refused one counts, too; the goodbye does not."""
+    bench = make(limits)
+    assert bench.start() is None
+    bench.exchanger.script['RCPT'] = [b'550 no']
+    while bench.session.ready and len(bench.exchanger.messages) < 8:
+        bench.send()
+    assert bench.session.messages == messages
+    bench.quit()
+    assert bench.exchanger.verbs[-1] == 'QUIT'
+
+
 # after a refusal
 
 

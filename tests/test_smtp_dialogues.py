@@ -1,8 +1,9 @@
 """Golden dialogues (tests/data/dialogues/*.txt, see tests/support/dialogue.py) against the real server, over loopback.
 
-Each is played in every delivery shape: turn by turn, the same one octet at a time, the same over TLS, and all that the
-client has to say in one write without waiting for a reply, which a stranger must not do. The server must answer the
-same in all of them.
+Each is played in every delivery shape: turn by turn, the same one octet at a time, the same over TLS unless it comes to
+TLS by itself, and all that the client has to say in one write without waiting for a reply, unless it must wait: for the
+clock, for a handshake, or as a stranger; but for a file with `together: yes`, where what leaves together matters. The
+server must answer the same in all of them.
 """
 
 from __future__ import annotations
@@ -12,24 +13,40 @@ from typing import Any
 
 import pytest
 
+from mqlite.loop.tls import client_context
 from tests.support.dialogue import Dialogue, Kept, Turn, read_dialogue
 from tests.support.peers import Certificate
 from tests.support.process import ROOT
 from tests.support.smtp import Bench, logins, without_received
 
+
+def shapes_of(dialogue: Dialogue) -> list[str]:
+    if 'together' in dialogue.settings:
+        return ['turns']
+    shapes = ['turns', 'octets']
+    if not dialogue.shakes_hands:
+        shapes.append('TLS')
+        if not dialogue.waits and dialogue.settings.get('relay') != 'no':
+            shapes.append('at once')
+    return shapes
+
+
 FILES = sorted((ROOT / 'tests/data/dialogues').glob('*.txt'))
+CASES = [(path, shape) for path in FILES for shape in shapes_of(read_dialogue(path))]
 LIMITS = ('size', 'recipients', 'errors', 'dsn', 'loose')
-PROPERTIES = ('dsn', 'smtputf8')  # of a document, that come from what the client said
+PROPERTIES = ('dsn', 'smtputf8', 'requiretls', 'security')  # of a document, that come from what the client said
 
 
-def bench_for(dialogue: Dialogue, certificate: Certificate | None = None) -> Bench:
+def bench_for(dialogue: Dialogue, certificate: Certificate | None = None, over_tls: bool = False) -> Bench:
     settings = dict(dialogue.settings)
     limits = {name: int(settings.pop(name)) for name in LIMITS if name in settings}
     relay = settings.pop('relay', 'yes') == 'yes'
     login, _, password = settings.pop('login', '').partition(':')
     desk = logins({login: password}) if login else None
-    assert not settings, f'unknown settings {settings}'
-    return Bench(relay=relay, certificate=certificate, over_tls=certificate is not None, desk=desk, **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
+    uses_tls = settings.pop('tls', '') == 'offered' or over_tls or dialogue.shakes_hands
+    assert settings.keys() <= {'together'}, f'unknown settings {settings}'
+    return Bench(relay=relay, certificate=certificate if uses_tls else None, over_tls=over_tls, desk=desk,
+                 **limits)  # type: ignore[arg-type]  # mypy takes the limits for any keyword
 
 
 async def play_turn(bench: Bench, turn: Turn, one_by_one: bool) -> bytes:
@@ -45,7 +62,10 @@ async def play_turn(bench: Bench, turn: Turn, one_by_one: bool) -> bytes:
     if turn.client_closes:
         stream.close()
         return b''
-    return await bench.read(stream, len(turn.server) + (1 if turn.server_closes else 0))
+    said = await bench.read(stream, len(turn.server) + (1 if turn.server_closes else 0))
+    if turn.handshake:
+        await stream.start_tls(client_context(), server_side=False, hostname='localhost')
+    return said
 
 
 async def play(bench: Bench, dialogue: Dialogue, one_by_one: bool) -> None:
@@ -77,12 +97,11 @@ def kept_of(document: dict[str, Any]) -> Kept:
                 {name: document[name] for name in PROPERTIES if name in document})
 
 
-@pytest.mark.parametrize('shape', ['turns', 'octets', 'TLS', 'at once'])
-@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(('path', 'shape'), CASES, ids=lambda value: getattr(value, 'stem', value))
 def test_dialogue(path: Path, shape: str, certificate: Certificate) -> None:
-    dialogue = read_dialogue(path)
-    with bench_for(dialogue, certificate if shape == 'TLS' else None) as bench:
-        if shape == 'at once' and not dialogue.waits and dialogue.settings.get('relay') != 'no':
+    dialogue = read_dialogue(path, over_tls=shape == 'TLS')
+    with bench_for(dialogue, certificate, over_tls=shape == 'TLS') as bench:
+        if shape == 'at once':
             bench.run(play_at_once(bench, dialogue))
         else:
             bench.run(play(bench, dialogue, shape == 'octets'))

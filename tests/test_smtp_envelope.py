@@ -21,6 +21,8 @@ REQUEST = Request(('NEVER',), 'HDRS', 'e+', 'ö@b')
     (Envelope('s@a', 'é@b', REQUEST),          ALL, b'x',    '<s@a> SIZE=1 SMTPUTF8 RET=HDRS ENVID=e+2B',
      '<é@b> NOTIFY=NEVER ORCPT=utf-8;ö@b'),
     (Envelope('é@a', 'r@b'),                   ALL, b'\xff', '<é@a> SIZE=1 BODY=8BITMIME SMTPUTF8', '<r@b>'),
+    (Envelope('s@a', 'r@b', REQUEST, require_tls=True), {**ALL, 'REQUIRETLS': ''}, b'x',
+     '<s@a> SIZE=1 REQUIRETLS RET=HDRS ENVID=e+2B', r'<r@b> NOTIFY=NEVER ORCPT=utf-8;\x{F6}@b'),
     (Envelope('s@a', 'r@b', utf8_header=True), ALL, b'\xff', '<s@a> SIZE=1 BODY=8BITMIME SMTPUTF8', '<r@b>'),
 ])
 def test_commands(envelope: Envelope, extensions: dict[str, str], mime: bytes | None, mail: str, rcpt: str) -> None:
@@ -37,6 +39,11 @@ def test_what_needs_smtputf8(envelope: Envelope, status: str) -> None:
     obstacle = envelope.obstacle({'8BITMIME': ''})
     assert obstacle is not None and (obstacle.code, obstacle.status) == (550, status) and 'SMTPUTF8' in obstacle.text
     assert envelope.obstacle(ALL) is None
+
+
+def test_what_needs_requiretls() -> None:
+    obstacle = Envelope('é@a', 'r@b', require_tls=True).obstacle(ALL)
+    assert obstacle is not None and (obstacle.code, obstacle.status) == (550, '5.7.30')
 
 
 @pytest.mark.parametrize(('address', 'sent'), [

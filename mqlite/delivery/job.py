@@ -63,7 +63,8 @@ class Job:
 
 def make_envelope(document: Document, notices: Request) -> Envelope:
     """The envelope of a document. DocumentError. `notices`: as for a job."""
-    return Envelope(as_sent(document.envelope), as_sent(document.recipient), document.notices(notices), document.utf8)
+    return Envelope(as_sent(document.envelope), as_sent(document.recipient), document.notices(notices), document.utf8,
+                    document.requires_tls)
 
 
 def _keys(document: Document) -> Sequence[KeyUse]:

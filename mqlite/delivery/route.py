@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mqlite.dns.message import MX
-from mqlite.message.document import Document
+from mqlite.message.document import Document, DocumentError
 from mqlite.smtp.sasl_client import Login
 
 SMTP_PORT = 25
@@ -69,6 +69,9 @@ def choose(document: Document, config: RouteConfig) -> Route:
         return Route(own.hostname, own.port, True, own.login)
     if config.smarthost is not None:
         return config.smarthost
+    if document.requires_tls:
+        raise DocumentError('"requiretls": the name system does not prove which servers take mail for a domain (RFC '
+                            '8689 4.2.1); such a message can go to a smarthost only')
     return Route(document.domain, SMTP_PORT, False)
 
 

@@ -162,6 +162,16 @@ class Document:
         """The header of the message is UTF-8, and whoever sent it knew: a server must have SMTPUTF8 to take it."""
         return bool(self.fields.get('smtputf8'))
 
+    @property
+    def security(self) -> object:
+        """How the connection must be protected."""
+        return 'verified' if self.requires_tls else self.fields.get('security')
+
+    @property
+    def requires_tls(self) -> bool:
+        """Every server on its way must take it over verified TLS, and demand the same of the next one (RFC 8689)."""
+        return bool(self.fields.get('requiretls'))
+
     def take_mime(self) -> bytes:
         """Take the message out of the document: CRLF line ends, the last line ended. DocumentError if there is none."""
         value = self.fields.pop('mime', None)
@@ -178,8 +188,8 @@ class Document:
 
     def check_honoured(self) -> None:
         """DocumentError when it asks for something that this version of mqlite would not do."""
-        if self.fields.get('security') in STRICT_SECURITY:
-            raise DocumentError(f'"security": "{self.fields["security"]}" is more than this version can promise')
+        if self.security in STRICT_SECURITY:
+            raise DocumentError(f'"security": "{self.security}" is more than this version can promise')
 
     @property
     def not_before(self) -> float:

@@ -16,6 +16,7 @@ else. So a command is sent only when nothing is left to read, and after any doub
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Awaitable
 from typing import Any, Callable, Protocol
 
@@ -48,6 +49,8 @@ TIME_LIMITS = {
     'quit':         5,     # nothing depends on it
 }
 _BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
+_MAIL_MAX = re.compile(r'\bMAILMAX=([1-9][0-9]{0,5})\b')  # RFC 9422 section 4.1
+_NO_LIMIT = 1 << 30
 _CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
 _NAME_LIMIT = 255  # characters kept of the name in the greeting
 
@@ -87,11 +90,16 @@ class ClientSession:
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
         self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
         self.companion: Companion | None = None
+        self._most = _NO_LIMIT  # transactions on this connection
         self._dirty = False  # a transaction was left half done: RSET comes first
 
     @property
     def ready(self) -> bool:
         """Another transaction may follow: as far as we can see now, the server is there and waits for it."""
+        return self.messages < self._most and self._in_step
+
+    @property
+    def _in_step(self) -> bool:
         return self.usable and not self.stream.lost and not self.stream.buffered
 
     async def start(self, tls: TlsContext | None, server_name: str, login: Login | None = None) -> None:
@@ -149,7 +157,7 @@ class ClientSession:
     async def quit(self) -> None:
         """Say goodbye and close; nothing can go wrong that matters."""
         try:
-            if self.ready:
+            if self._in_step:
                 await self._ask('quit', b'QUIT\r\n')
         except ClientFailure:
             pass
@@ -174,6 +182,8 @@ class ClientSession:
             self.extensions = {}
         else:
             self._expect(reply, 'ehlo', 2)
+        most = _MAIL_MAX.search(self.extensions.get('LIMITS', ''))
+        self._most = int(most.group(1)) if most else _NO_LIMIT
 
     async def _start_tls(self, context: TlsContext, server_name: str) -> None:
         """RFC 3207. What the server said before counts no more; bytes behind its 220 were sent in clear: not by it.

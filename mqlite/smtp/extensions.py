@@ -100,6 +100,7 @@ EXTENSIONS = (
     Extension(lambda session: 'STARTTLS' if session.starttls and not session.secure else ''),        # RFC 3207
     Extension(lambda session: f'AUTH {" ".join(session.mechanisms)}' if session.mechanisms else '',  # RFC 4954
               {'AUTH': _read_auth}),
+    Extension(lambda session: 'REQUIRETLS' if session.secure else '', {'REQUIRETLS': _read_flag}),   # RFC 8689
     Extension(lambda session: 'ENHANCEDSTATUSCODES'),                                                # RFC 2034
     Extension(lambda session: 'HELP'),                                                               # RFC 5321
 )

@@ -5,6 +5,8 @@ A file has settings (`name: value`, small letters), an empty line, and steps; `#
     C: text       a line of the client, CRLF behind it
     C+ text       the same without CRLF
     S: text       a line of the server
+    S- text       the same, if the dialogue is not played over TLS from its beginning
+    S* text       the same, if it is
     T: 300        so many seconds in which the client says nothing
     C/            the client closes the connection
     S/            the server has closed it
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-STEPS = ('C:', 'C+', 'S:', 'T:', 'C/', 'S/', 'H/')
+STEPS = ('C:', 'C+', 'S:', 'S-', 'S*', 'T:', 'C/', 'S/', 'H/')
 
 
 @dataclass
@@ -60,12 +62,16 @@ class Dialogue:
     results: list[str] = field(default_factory=list)
 
     @property
+    def shakes_hands(self) -> bool:
+        return any(turn.handshake for turn in self.turns)
+
+    @property
     def waits(self) -> bool:
         return any(turn.seconds for turn in self.turns)
 
 
-def read_dialogue(path: Path) -> Dialogue:
-    """ValueError, with the line, for what is not in the format."""
+def read_dialogue(path: Path, over_tls: bool = False) -> Dialogue:
+    """ValueError, with the line, for what is not in the format. `over_tls`: it is to be played so."""
     head, _, body = path.read_text('utf-8').partition('\n\n')
     dialogue = Dialogue()
     for line in head.splitlines():
@@ -75,7 +81,7 @@ def read_dialogue(path: Path) -> Dialogue:
                 raise ValueError(f'{path.name}: not a setting: {line}')
             dialogue.settings[name] = value
     for line in body.splitlines():
-        if line and not line.startswith('#'):
+        if line and not line.startswith(('#', 'S-' if over_tls else 'S*')):
             add_step(dialogue, line, path.name)
     return dialogue
 
