@@ -327,10 +327,9 @@ def test_everything_is_read_anew_when_its_time_is_over(bench: Bench, monkeypatch
 
 def test_the_daemon_reads_it_and_starts_only_with_one_that_is_whole(start_daemon: Callable[..., Daemon], path: str,
                                                                     ) -> None:
-    daemon = start_daemon(database_address=f'sqlite://{path}')
-    daemon.stop()
+    make_database(path).close()
     execute(path, 'DROP TABLE locals')
-    daemon.settings['repair-database'] = 'true'
-    daemon.start()
-    daemon.stop()
+    with pytest.raises(AssertionError, match='there is no table locals'):
+        start_daemon(database_address=f'sqlite://{path}')
+    start_daemon(database_address=f'sqlite://{path}', repair_database='true').stop()
     make_database(path).close()

@@ -102,6 +102,7 @@ def test_a_flood_is_bounded_in_memory(bench: Bench, refused: RefusedMail) -> Non
     (b'x-mq-delayed: tomorrow\r\n\r\nx\r\n.',        b'550', 1),
     (b'Subject: x\r\n\r\n' + b'large\r\n' * 99 + b'.', b'552', 0),
     (b'Subject: x\r\n\r\nfine\r\n.',                 b'250', 0),
+    (b'Received: x\r\n' * 4 + b'\r\nx\r\n.',        b'554', 1),
 ])
 def test_the_server_keeps_what_it_has_received_and_refused(data: bytes, reply_code: bytes, kept: int) -> None:
     async def client() -> None:
@@ -110,7 +111,7 @@ def test_the_server_keeps_what_it_has_received_and_refused(data: bytes, reply_co
                           b'DATA')
         assert await server.talk(stream, data) == reply_code
 
-    with Bench(size=500) as server:
+    with Bench(size=500, hops=3) as server:
         server.run(client())
         assert len(server.documents('refused')) == kept
 

@@ -265,6 +265,7 @@ def test_a_fail_directory_that_takes_nothing(place: Place, monkeypatch: pytest.M
     monkeypatch.setattr(os, 'rename', refuse)
     assert place.scan() == place.scan() == [] and place.there() == ['a']
     assert len(place.complaints) == 1 and 'it stays, since it cannot be moved' in place.complaints[0]
+    assert os.listdir(place.fail) == []
 
 
 # taking and clearing away
@@ -279,6 +280,7 @@ def test_from_the_first_look_to_the_last(place: Place) -> None:
     assert place.directory.claim(taken)
     assert place.there() == [f'.mqlite-{inode}-a']
     assert place.directory.finish(taken) == '' and place.there() == []
+    taken.file.close()
     assert open_descriptors() == before + 2         # the two directories
 
 
@@ -362,6 +364,27 @@ def test_a_file_that_changes_while_it_is_read_waits(place: Place, monkeypatch: p
         path.write_bytes(TEXT + b'more')
     monkeypatch.setattr(fcntl, 'flock', lock_and_write)
     assert place.take_of(candidate) is None
+
+
+def test_a_file_that_is_written_to_after_it_was_taken_is_set_aside(place: Place) -> None:
+    path = place.drop('a')
+    with path.open('ab') as writer:
+        taken = place.take()
+        place.directory.claim(taken)
+        writer.write(b'more\n')
+    assert 'a part of it was sent; it is in' in place.directory.finish(taken)
+    assert place.there() == [] and (place.fail / 'a').read_bytes() == TEXT + b'more\n'
+
+
+def test_of_two_that_set_aside_one_does(make: Make) -> None:
+    first, second = make(), make()
+    second.scan()
+    os.mkfifo(first.path / 'a')
+    entries = list(second.directory._entries())
+    first.scan()
+    second.directory._entries = lambda: iter(entries)  # type: ignore[method-assign]  # what it had seen before
+    assert second.scan() == [] and second.complaints == []
+    assert sorted(os.listdir(first.fail)) == ['a', 'a.reason']
 
 
 def test_files_that_stay_are_taken_once(make: Make) -> None:

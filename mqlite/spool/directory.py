@@ -141,7 +141,7 @@ class SpoolDirectory:
         for entry in gone:
             self._left.pop(entry, None)
         ready.sort(key=lambda candidate: (candidate.mark.changed, candidate.name))
-        return ready, complaints
+        return ready, list(filter(None, complaints))
 
     def take(self, candidate: Candidate) -> Taken | None:
         """Open, lock and read the file; None when it is not there any more, not as it was, or in other hands.
@@ -183,32 +183,45 @@ class SpoolDirectory:
         return self._is_still(claimed, taken.candidate.mark)
 
     def finish(self, taken: Taken) -> str:
-        """It was published: remove it, or leave it and remember it. A line for the log when it stays against our will.
-        """
-        complaint = ''
-        try:
-            if self.config.remove:
+        """It was published: remove it, or leave it and remember it. A line for the log when something is wrong with
+        that, else ''."""
+        mark, complaint = taken.candidate.mark, ''
+        if self.config.remove:
+            try:
+                if not self._is_still(taken.entry, mark):
+                    return self.set_aside(Candidate(taken.entry, mark),
+                                          'it was written to after it had been taken; a part of it was sent')
                 os.unlink(taken.entry, dir_fd=self._here)
-        except OSError as error:
-            complaint = f'spool file {taken.entry} was sent and cannot be removed: {error.strerror}'
-        if complaint or not self.config.remove:
-            self._left[taken.entry] = taken.candidate.mark
-        taken.file.close()
+                return ''
+            except OSError as error:
+                complaint = f'spool file {taken.entry} was sent and cannot be removed: {error.strerror}'
+        self._left[taken.entry] = mark
         return complaint
 
     def set_aside(self, candidate: Candidate, reason: str) -> str:
-        """Move what cannot be sent to the fail directory, the reason beside it, or leave it; a line for the log."""
+        """Move what cannot be sent to the fail directory, the reason beside it, or leave it. A line for the log; ''
+        when somebody else has done it."""
         kept = f'spool file {candidate.name} cannot be sent: {reason}'
         if self._fail < 0:
             self._left[candidate.entry] = candidate.mark
             return f'{kept}; it stays where it is'
         try:
-            name = self._reserve(candidate.name, f'{candidate.name}: {reason}\n')
-            os.rename(candidate.entry, name, src_dir_fd=self._here, dst_dir_fd=self._fail)
+            return f'{kept}; it is in {self.config.fail_path} as {self._move(candidate, reason)}'
+        except FileNotFoundError:
+            return ''
         except OSError as error:
             self._left[candidate.entry] = candidate.mark
             return f'{kept}; it stays, since it cannot be moved to {self.config.fail_path}: {error.strerror}'
-        return f'{kept}; it is in {self.config.fail_path} as {name}'
+
+    def _move(self, candidate: Candidate, reason: str) -> str:
+        """To the fail directory; its name there. The file with the reason comes first: it keeps the name for us."""
+        name = self._reserve(candidate.name, f'{candidate.name}: {reason}\n')
+        try:
+            os.rename(candidate.entry, name, src_dir_fd=self._here, dst_dir_fd=self._fail)
+        except OSError:
+            os.unlink(f'{name}.reason', dir_fd=self._fail)
+            raise
+        return name
 
     # what is there
 
@@ -252,7 +265,7 @@ class SpoolDirectory:
             return False
 
     def _reserve(self, name: str, reason: str) -> str:
-        """A name in the fail directory that nobody has, by writing the file with the reason first."""
+        """A name in the fail directory that nobody has, with the file that says the reason."""
         if len(os.fsencode(name)) > NAME_LIMIT:
             name = name[:NAME_LIMIT // 4]  # a character has four octets at most
         for number in range(1, 1000):

@@ -105,7 +105,7 @@ class SpoolWatch:
             self._pause(f'the spool directory cannot be used: {error.strerror}')
             return
         for complaint in complaints:
-            self._log.warning(complaint)
+            self._complain(complaint)
         if not ready:
             self._resume()
         for candidate in ready:
@@ -133,7 +133,7 @@ class SpoolWatch:
             self._pause(f'spool file {candidate.name} cannot be used now: {error.strerror}')
         except PermanentError as error:
             entry = loaded[0].entry if loaded is not None else candidate.entry
-            self._log.warning(await self._ask(self._directory.set_aside, Candidate(entry, candidate.mark), str(error)))
+            self._complain(await self._ask(self._directory.set_aside, Candidate(entry, candidate.mark), str(error)))
         finally:
             if loaded is not None:
                 loaded[0].file.close()
@@ -152,14 +152,16 @@ class SpoolWatch:
         messages = self._receiver.prepare(submission.sender, addresses, submission.data, Trace('', '', 'local'),
                                           {'spool': spool}, trusted=True, extracts=self._config.extract)
         await self._receiver.keep(messages)
-        complaint = await self._ask(self._directory.finish, taken)
-        if complaint:
-            self._log.warning(complaint)
+        self._complain(await self._ask(self._directory.finish, taken))
         self._resume()
 
     def _ask(self, fn: Callable[..., T], *args: Any) -> Waiter[T]:
         """In one of the threads, each in its turn."""
         return next(self._turns).submit(fn, *args)
+
+    def _complain(self, complaint: str) -> None:
+        if complaint:
+            self._log.warning(complaint)
 
     def _pause(self, trouble: str) -> None:
         """Nothing is taken for a while. Said once, until something works again."""
