@@ -200,7 +200,7 @@ class SmtpServer:
             await self._shake_hands(stream, session)
         if self._ask_for is not None:
             session.asker = self._ask_for(session, stream)
-        objection = await self._ask(session, 'mq_smtp_in_connect')
+        objection = None if session.asker is None else await self._ask(session, 'mq_smtp_in_connect')
         session.welcome = session.authenticated
         if objection is None and session.secure:
             objection = await self._ask(session, 'mq_smtp_in_secure')
@@ -335,7 +335,8 @@ class SmtpServer:
             if not self._config.normalises:
                 return Objection(reply('bare-line-end'))
             data = normalise(data)
-        return await self._ask(session, 'mq_smtp_in_data', data) or await self._receive(session, data)
+        objection = None if session.asker is None else await self._ask(session, 'mq_smtp_in_data', data)
+        return objection or await self._receive(session, data)
 
     async def _skip_line(self, stream: Stream) -> None:
         """Drop input up to the end of the line that is too long; the command's time limit goes on."""
