@@ -720,8 +720,12 @@ def test_with_tls(make: Make, server_tls: ssl.SSLContext) -> None:
     bench = make(tls=server_tls)
     bench.publish()
     bench.run()
-    cipher, result = bench.last('cipher', 'result')
-    assert result == 'accepted' and cipher['version'].startswith('TLS')
+    cipher, certificate, result = bench.last('cipher', 'certificate', 'result')
+    assert result == 'accepted'
+    assert cipher == {'name': 'TLS_AES_256_GCM_SHA384', 'bits': 256, 'algbits': 256, 'version': 'TLSv1.3', 'id': 0x1302}
+    assert {name: certificate[name] for name in ('version', 'verified', 'result', 'self-signed')} == {
+        'version': 3, 'verified': False, 'result': 'not checked', 'self-signed': True}
+    assert certificate['subject'] == certificate['issuer'] and certificate['notbefore'] < certificate['notafter']
 
 
 @pytest.mark.parametrize('reply', [b'454 not now', b'554 never', b'220 go\r\n250 evil', b'220 go' + DROP, SILENCE])

@@ -24,7 +24,7 @@ from tests.support.sink import CapturingSink
 
 NOW = 1_700_000_000.0
 CONFIG = NotifyConfig('me.example', 'dsn')
-LINK = Connected('mx.example', '192.0.2.1', '192.0.2.2', 1, 0, 0, None)
+LINK = Connected('mx.example', '192.0.2.1', '192.0.2.2', 1, 0, 0)
 GOOD = Result('message', 'accepted', code=250, status='2.0.0', description='kept', dsn=False, connected=LINK)
 TOLD = Result('message', 'accepted', code=250, status='2.0.0', description='kept', dsn=True, connected=LINK)
 BAD = Result('rcptto', 'error', True, 550, '5.1.1', 'no such user', connected=LINK)

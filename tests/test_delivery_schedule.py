@@ -34,7 +34,7 @@ OK = 'accepted'
 
 
 class FakeStream:
-    local, peer, sent, cipher = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
+    local, peer, sent, tls = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
 
     def __init__(self, session: FakeSession) -> None:
         self._session = session

@@ -10,7 +10,7 @@ from mqlite.delivery import verdict
 from mqlite.message.result import RESULTS, STATES, Connected, Result
 from mqlite.smtp.reply import ClientFailure, Reply
 
-LINK = Connected('mx.example', '192.0.2.1', '192.0.2.2', 3, 400, 200, None)
+LINK = Connected('mx.example', '192.0.2.1', '192.0.2.2', 3, 400, 200)
 
 
 @pytest.mark.parametrize(('kind', 'code', 'permanent'), [

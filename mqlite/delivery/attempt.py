@@ -17,6 +17,7 @@ from typing import Callable
 
 from mqlite.delivery import verdict
 from mqlite.delivery.route import Exchangers, Place, Route, ranked
+from mqlite.delivery.secured import tls_fields
 from mqlite.delivery.signer import MailSigner
 from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
 from mqlite.errors import MqliteError
@@ -173,8 +174,9 @@ class Dialler:
 def connected(session: ClientSession) -> Connected:
     """What the results say about the connection."""
     stream = session.stream
+    tls = stream.tls
     return Connected(session.mta, stream.local[0], stream.peer[0], session.messages, stream.sent, session.sent_data,
-                     stream.cipher, session.authentication)
+                     session.authentication, tls_fields(tls) if tls is not None else {})
 
 
 def _in_order(place: Place) -> deque[tuple[str, str]]:

@@ -30,7 +30,7 @@ from mqlite.errors import MqliteError
 from mqlite.loop.reactor import READ, WRITE, Reactor
 from mqlite.loop.task import Timeout, Waiter
 from mqlite.loop.timers import Timer
-from mqlite.loop.tls import TlsError, TlsLayer
+from mqlite.loop.tls import TlsDetails, TlsError, TlsLayer
 
 HIGH_WATER = 131072  # bytes of input held before the peer is stopped
 RECEIVE_SIZE = 65536  # bytes asked of the kernel at a time: one turn's share of one stream
@@ -242,6 +242,11 @@ class Stream:
     def cipher(self) -> tuple[str, str, int] | None:
         """(cipher name, protocol version, secret bits), None in clear."""
         return None if self._tls is None else self._tls.cipher()
+
+    @property
+    def tls(self) -> TlsDetails | None:
+        """What protects the connection; None in clear."""
+        return None if self._tls is None else self._tls.details()
 
     def close(self) -> None:
         """Send what can be sent at once, and close. Idempotent."""

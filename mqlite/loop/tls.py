@@ -7,7 +7,7 @@ and one for writing, with or without TLS.
 from __future__ import annotations
 
 import ssl
-from typing import Callable
+from typing import Any, Callable, NamedTuple
 
 from mqlite.errors import MqliteError
 
@@ -16,6 +16,18 @@ TlsContext = ssl.SSLContext
 
 class TlsError(MqliteError):
     """The handshake or a record failed; the text is OpenSSL's reason in readable form."""
+
+
+class TlsDetails(NamedTuple):
+    """What protects a connection."""
+
+    cipher: str
+    version: str  # of the protocol
+    bits: int  # secret
+    algorithm_bits: int
+    id: int  # of the cipher suite, in the registry of TLS
+    certificate: bytes  # the peer's, in DER; b'' when it has shown none
+    verified: bool  # the certificate was checked, and is for the name that was asked for
 
 
 class TlsLayer:
@@ -30,6 +42,7 @@ class TlsLayer:
             raise TlsError(f'{hostname!r} cannot be the name of a TLS server: {error}') from error
         self.closed = False  # the peer said close_notify: what follows is not ours
         self.failed: TlsError | None = None  # the peer sent an alert or a bad record
+        self._details: TlsDetails | None = None
 
     def handshake(self, data: bytes) -> bool:
         """Feed ciphertext to the handshake; True when it is complete."""
@@ -85,6 +98,17 @@ class TlsLayer:
         """(cipher name, protocol version, secret bits) of a connection whose handshake is complete."""
         name, version, bits = self._object.cipher() or ('', '', 0)
         return name, self._object.version() or version, bits
+
+    def details(self) -> TlsDetails:
+        """Of a connection whose handshake is complete."""
+        if self._details is None:
+            name, version, bits = self.cipher()
+            context = self._object.context
+            suite: Any = next((suite for suite in context.get_ciphers() if suite['name'] == name), {})
+            self._details = TlsDetails(name, version, bits, suite.get('alg_bits', bits), suite.get('id', 0) & 0xffff,
+                                       self._object.getpeercert(binary_form=True) or b'',
+                                       context.verify_mode == ssl.CERT_REQUIRED)
+        return self._details
 
 
 def client_context(verify: bool = False) -> ssl.SSLContext:

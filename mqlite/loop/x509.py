@@ -1,4 +1,4 @@
-"""The names in a certificate (X.509, DER). Pure. The `ssl` module tells them only of one that it has verified.
+"""What a certificate says (X.509, DER). Pure. The `ssl` module tells it only of one that it has verified.
 
     Certificate          SEQUENCE { TBSCertificate, algorithm, signature }
     TBSCertificate       SEQUENCE { [0] version, serial, algorithm, issuer, validity, subject, key, … [3] extensions }
@@ -12,18 +12,77 @@ shown within the limits of the handshake; nesting is no deeper than the drawing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 from mqlite.errors import MqliteError
 
 _SEQUENCE, _OID, _OCTETS = 0x30, 0x06, 0x04
 _VERSION, _EXTENSIONS, _DNS_NAME = 0xa0, 0xa3, 0x82
-_SUBJECT = 4  # the field of TBSCertificate, counted from the serial number
+_ISSUER, _VALIDITY, _SUBJECT = 2, 3, 4  # fields of TBSCertificate, counted from the serial number
 _SUBJECT_ALT_NAME = b'\x55\x1d\x11'  # 2.5.29.17
 _COMMON_NAME = b'\x55\x04\x03'  # 2.5.4.3
+_UTC_TIME, _UTF16, _UTF32 = 0x17, 0x1e, 0x1c  # types of a time, and of texts that are not ASCII or UTF-8
+
+#: What the parts of a name are called (X.520), by the last octet of their OID 2.5.4.x.
+_PARTS = {3: 'common', 6: 'country', 7: 'locality', 8: 'state', 10: 'organization', 11: 'unit'}
 
 
 class BadCertificate(MqliteError):
     """It is not DER, or no certificate."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A certificate. Times: seconds since 1970. Names: parts by the words of _PARTS."""
+
+    version: int
+    not_before: float
+    not_after: float
+    subject: dict[str, str]
+    issuer: dict[str, str]
+    names: tuple[str, ...] = ()  # of DNS
+    self_issued: bool = field(default=False)  # the subject is its own issuer
+
+
+def describe(certificate: bytes) -> Described:
+    """What it says. BadCertificate."""
+    every = list(_elements(_first(_first(certificate, _SEQUENCE), _SEQUENCE)))
+    version = int.from_bytes(_first(every[0][1], 0x02), 'big') + 1 if every and every[0][0] == _VERSION else 1
+    fields = _fields(_first(certificate, _SEQUENCE))
+    if len(fields) <= _SUBJECT:
+        raise BadCertificate('it ends too early')
+    times = [_seconds(tag, text) for tag, text in _elements(fields[_VALIDITY][1])]
+    if len(times) != 2:
+        raise BadCertificate('it has no time of validity')
+    subject, issuer = fields[_SUBJECT][1], fields[_ISSUER][1]
+    return Described(version, times[0], times[1], _parts(subject), _parts(issuer), dns_names(certificate),
+                     subject == issuer)
+
+
+def _seconds(tag: int, octets: bytes) -> float:
+    """UTCTime has two digits of the year, those from 50 on being of the last century (RFC 5280 section 4.1.2.5)."""
+    text = octets.decode('ascii', 'replace')
+    if tag == _UTC_TIME:
+        text = ('19' if text[:2] >= '50' else '20') + text
+    try:
+        return datetime.strptime(text, '%Y%m%d%H%M%SZ').replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        raise BadCertificate(f'{text!r} is no time') from None
+
+
+def _parts(name: bytes) -> dict[str, str]:
+    """A name is a SEQUENCE of SET of SEQUENCE { OID, value }; of a part that it has twice, the first."""
+    found: dict[str, str] = {}
+    for _, part in _elements(name):
+        for _, attribute in _elements(part):
+            pair = list(_elements(attribute))
+            if len(pair) == 2 and len(pair[0][1]) == 3 and pair[0][1][:2] == _COMMON_NAME[:2]:
+                word = _PARTS.get(pair[0][1][2])
+                if word:
+                    codec = {_UTF16: 'utf-16-be', _UTF32: 'utf-32-be'}.get(pair[1][0], 'utf-8')
+                    found.setdefault(word, pair[1][1].decode(codec, 'replace'))
+    return found
 
 
 def dns_names(certificate: bytes) -> tuple[str, ...]:

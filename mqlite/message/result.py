@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mqlite.message.identifier import format_moment
@@ -26,8 +27,8 @@ class Connected:
     messages: int  # sent over this connection so far
     sent_connection: int  # bytes
     sent_data: int  # bytes of MIME, as they went over the wire
-    cipher: tuple[str, str, int] | None  # name, protocol version, secret bits
     authentication: str = ''  # the mechanism of our login
+    tls: Mapping[str, Any] = field(default_factory=dict)  # `cipher` and `certificate`
 
 
 @dataclass
@@ -53,9 +54,7 @@ class Result:
                           'sent': {'connection': link.sent_connection, 'data': link.sent_data}})
             if link.authentication:
                 entry['authentication'] = link.authentication
-            if link.cipher is not None:
-                name, version, bits = link.cipher
-                entry['cipher'] = {'name': name, 'version': version, 'bits': bits}
+            entry.update(link.tls)
         if self.code is not None:
             entry['code'] = self.code
         if self.status:

@@ -58,7 +58,7 @@ class Session:
 
     mta, sent_data, authentication, companion, usable = 'mx', 0, '', None, True
     extensions = ('DSN',)
-    local, peer, sent, cipher = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
+    local, peer, sent, tls = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
 
     def __init__(self, reactor: Reactor, server: Server) -> None:
         self.messages = 0
