@@ -21,6 +21,7 @@ from mqlite.database.open import open_database
 from mqlite.database.overrides import follow_overrides
 from mqlite.database.signing_keys import SigningKeys
 from mqlite.delivery.attempt import Dialler
+from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.retry import RetryPolicy
@@ -97,8 +98,8 @@ class Worker:
         if self._database is not None:
             follow_overrides(self._database, resolver, log)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
-                                   open_mail_log(settings, 'send', log.warning), portion.recorder.is_condemned, keys,
-                                   resolver)
+                                   open_mail_log(settings, 'send', log.warning), portion, keys,
+                                   resolver, Controls(self._database))
         self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
@@ -221,8 +222,8 @@ def make_spool(reactor: Reactor, settings: Settings, store: Store, receiver: Rec
 
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
-                share: Share, log: MailLog | None, is_condemned: Callable[[bytes], bool],
-                keys: SigningKeys | None, resolver: Resolver) -> Engine:
+                share: Share, log: MailLog | None, portion: Portion, keys: SigningKeys | None,
+                resolver: Resolver, controls: Controls) -> Engine:
     """The sending side."""
     asks = host is not None and host.asks_outgoing
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
@@ -233,12 +234,13 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         RouteConfig(fixed_server(settings, 'smtp-sink-address', 'smtp-sink'),
                     fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, loose_addresses(settings),
-        NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'))
+        NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'),
+        controls, portion.workers)
     dialler = Dialler(reactor, resolver, hostname, client_context(),
                       host.companion if host is not None and asks else None,
                       OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,
                       MailSigner(reactor.clock, resolver, hostname, keys))
-    return Engine(reactor, store, dialler, config, log, is_condemned if asks else None)
+    return Engine(reactor, store, dialler, config, log, portion.recorder.is_condemned if asks else None)
 
 
 def loose_addresses(settings: Settings) -> list[str]:

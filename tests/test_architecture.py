@@ -55,8 +55,9 @@ RANKS = {
 # for dns/hosts, which looks whether its files have changed.
 PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
         'auth/*', 'dkim/*', 'database/*', 'spool/message')
-DRIVERS = ('delivery/attempt', 'delivery/carrier', 'delivery/engine', 'delivery/resolving', 'delivery/schedule',
-           'delivery/secured', 'delivery/signer', 'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
+DRIVERS = ('delivery/aliases', 'delivery/attempt', 'delivery/carrier', 'delivery/destinations', 'delivery/engine',
+           'delivery/resolving', 'delivery/schedule', 'delivery/secured', 'delivery/signer',
+           'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
            'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',
            'auth/desk', 'auth/local', 'auth/network', 'auth/open', 'auth/program',
            'database/file', 'database/live', 'database/locals', 'database/signing_keys',

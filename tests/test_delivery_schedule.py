@@ -11,12 +11,13 @@ import pytest
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import NoSession
 from mqlite.delivery.capacity import DEFAULT
-from mqlite.delivery.carrier import IDLE_SECONDS
+from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import UNPROVEN
+from mqlite.delivery.destinations import KEPT_SECONDS
 from mqlite.delivery.job import Job
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers, Place, Route
-from mqlite.delivery.schedule import FAIR_SECONDS, FAIR_SHARE, KEPT_SECONDS, Scheduler
+from mqlite.delivery.schedule import FAIR_SECONDS, FAIR_SHARE, Scheduler
 from mqlite.delivery.standing import FIRST_PAUSE, FIRST_WINDOW, HOLD_SECONDS, JITTER, LONGEST_PAUSE
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import sleep
@@ -28,6 +29,7 @@ from mqlite.smtp.reply import ClientFailure, Reply
 from mqlite.smtp.shares import UNLIMITED, Shares
 from tests.support.world import SteppingClock
 
+IDLE_SECONDS = DEFAULT.idle_seconds
 DOWN = Result('connect', 'timeout', description='down')
 BIND = Result('bind', 'error', permanent=True, description='not ours')
 OK = 'accepted'
@@ -93,9 +95,9 @@ class Bench:
         self.errors: list[str] = []
         self.reactor = Reactor(SteppingClock(), lambda error, where: self.errors.append(f'{error} {where}'))
         self.shares = Shares(limit)
-        self.scheduler = Scheduler(self.reactor, self, self.shares.outgoing,  # type: ignore[arg-type]
-                                   self._on_result, self._on_unreachable, self._on_wait, self._on_return,
-                                   Room(UNLIMITED, UNLIMITED))
+        self.controls = Controls()
+        self.scheduler = Scheduler(self.reactor, self, self.shares.outgoing, self,  # type: ignore[arg-type]
+                                   Room(UNLIMITED, UNLIMITED), self.controls)
         self.outs: list[tuple[str, str]] = []
         self.sent: list[tuple[str, int]] = []
         self.sessions: list[FakeSession] = []
@@ -109,7 +111,7 @@ class Bench:
         self.dns_seconds: dict[str, float] = {}
         self.seconds = 0.0  # for which the destination of the last job turned away is left alone
 
-    async def exchangers(self, route: Route) -> Exchangers:
+    async def exchangers(self, route: Route, for_mail: bool = True) -> Exchangers:
         self.asked.append(route.host)
         await sleep(self.reactor, self.dns_seconds.get(route.host, 0.0))
         found = self.servers.get(route.host, ((route.host,),))
@@ -154,21 +156,21 @@ class Bench:
         """Everything came out once, and nothing is left."""
         assert Counter(recipient for recipient, _ in self.outs) == Counter(self.jobs)
         assert not self.scheduler._carriers and not self.scheduler._starving and not self.scheduler._idle
-        for destination in self.scheduler._destinations.values():
+        for destination in self.scheduler._destinations:
             assert not destination.line and not destination.carriers and not destination.connecting
         assert self.open_sessions == 0
 
-    def _on_result(self, job: Job, result: Result) -> None:
+    def attempted(self, job: Job, result: Result) -> None:
         self.outs.append((job.envelope.recipient, OK if result.result == OK else result.state))
 
-    def _on_unreachable(self, job: Job, result: Result, seconds: float) -> None:
+    def unreachable(self, job: Job, result: Result, seconds: float) -> None:
         self.outs.append((job.envelope.recipient, 'unreachable'))
         self.seconds = seconds
 
-    def _on_wait(self, job: Job, seconds: float) -> None:
+    def put_out(self, job: Job, seconds: float) -> None:
         raise AssertionError('there is room')
 
-    def _on_return(self, job: Job) -> None:
+    def returned(self, job: Job) -> None:
         self.outs.append((job.envelope.recipient, 'returned'))
 
 
@@ -545,9 +547,9 @@ def test_destinations_are_forgotten(bench: Bench) -> None:
     bench.run(KEPT_SECONDS / 2)
     bench.add('r@d1')
     bench.run(KEPT_SECONDS / 2 + 61)
-    assert [str(place) for place in bench.scheduler._destinations] == ['d1 port 25']
+    assert [str(one.place) for one in bench.scheduler._destinations] == ['d1 port 25']
     bench.run(KEPT_SECONDS)
-    assert not bench.scheduler._destinations and bench.reactor._timers.next_time() is None
+    assert not list(bench.scheduler._destinations) and bench.reactor._timers.next_time() is None
 
 
 def test_a_reused_connection_that_is_gone_is_no_attempt(bench: Bench) -> None:
@@ -672,7 +674,7 @@ def test_the_job_holds_what_it_needs() -> None:
 
 def test_results_say_what_is_known_of_the_connection(bench: Bench) -> None:
     found: list[Any] = []
-    bench.scheduler._on_result = lambda job, result: found.append(result)
+    bench.attempted = lambda job, result: found.append(result)  # type: ignore[method-assign]
     bench.add('1@a')
     bench.run()
     [result] = found

@@ -7,7 +7,10 @@
     schedule      messages wait per destination; carriers take them there
     destination   who waits for it, who goes there, and whether one more may
     line          who is next: priorities, and tags in turn
+    destinations  all destinations: found, limited, forgotten
+    controls      what the operator has set in the database
     capacity      how much a destination may be given
+    aliases       which limited domains have which exchangers
     pace          how fast messages may go, and how fast they do
     room          how much is in hand, and how it is shared when it is scarce
     standing      what our experience with a destination allows

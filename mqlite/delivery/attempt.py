@@ -63,15 +63,15 @@ class Dialler:
         self._companion = companion
         self._down: dict[tuple[str, int], float] = {}  # address and port -> until when
 
-    async def exchangers(self, route: Route) -> Exchangers:
-        """The servers of a route. NoSession when it has none, or nobody knows."""
+    async def exchangers(self, route: Route, for_mail: bool = True) -> Exchangers:
+        """The servers of a route. NoSession when it has none, or nobody knows. `for_mail`: there is mail for it."""
         if route.fixed:
             return ((route.host,),)
         try:
             return ranked(await self._resolver.mail_exchangers(route.host))
         except (DnsPermanent, DnsTemporary) as error:
             hooks = self._used_hooks()
-            if hooks is not None:
+            if hooks is not None and for_mail:
                 hooks.unreached(route.host, error)
             raise _unresolved(error) from error
 

@@ -18,8 +18,6 @@ from mqlite.message.result import Result
 from mqlite.smtp.client import ClientSession
 from mqlite.smtp.reply import ClientFailure
 
-IDLE_SECONDS = 5.0  # a connection without work is kept for so long
-
 
 class Carrier:
     """See above."""
@@ -52,7 +50,7 @@ class Carrier:
     async def wait_job(self) -> bool:
         """Be idle, for a while; whether a job was given."""
         waiter = self._waiter = Waiter[None](self._reactor)
-        timer = self._reactor.call_later(IDLE_SECONDS, self.dismiss)
+        timer = self._reactor.call_later(self.destination.capacity.idle_seconds, self.dismiss)
         self.destination.idle.append(self)
         try:
             await waiter

@@ -35,8 +35,8 @@ LEAST_WAIT, LONGEST_WAIT = 2.0, 1200.0  # seconds that a job spends on the outbo
 class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
-    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'pace',
-                 'place', 'tail', 'trouble', 'used', 'window')
+    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'most',
+                 'names', 'pace', 'place', 'tail', 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float) -> None:
         self.place = place
@@ -45,6 +45,8 @@ class Destination:
         self.carriers = 0
         self.connecting = 0  # carriers that have no connection yet
         self.capacity = DEFAULT
+        self.most = DEFAULT.connections  # connections that the capacity allows
+        self.names: list[str] = []  # of its domains, those that have limits of their own
         self.pace = Pace()  # of messages
         self.connects = Pace()
         self.flow = Flow(now)
@@ -60,11 +62,6 @@ class Destination:
         """Connections that are open."""
         return self.carriers - self.connecting
 
-    @property
-    def most(self) -> int:
-        """Connections that the capacity allows."""
-        return self.capacity.connections or NO_LIMIT
-
     def load(self, now: float) -> float:
         """How long a job would wait here, compared with other destinations."""
         return math.inf if self.backoff.left(now) else len(self.line) + self.carriers - len(self.idle)
@@ -72,6 +69,7 @@ class Destination:
     def limit(self, capacity: Capacity, now: float) -> None:
         """The capacity, from now on."""
         self.capacity = capacity
+        self.most = capacity.connections or NO_LIMIT
         self.pace.limit(capacity.messages, now)
         self.connects.limit(capacity.connects, now)
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Callable
 
 from mqlite.delivery import notify, report, retry, verdict
 from mqlite.delivery.attempt import Dialler
+from mqlite.delivery.controls import Controls
 from mqlite.delivery.job import Job
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.room import Room
@@ -55,6 +56,8 @@ class EngineConfig:
     loose: Collection[str] = ()  # addresses of a document whose local part may be anything: envelope, recipient
     notify: NotifyConfig = NotifyConfig('localhost', '')
     prefetch: int = PREFETCH
+    controls: Controls = field(default_factory=Controls)
+    workers: int = 1  # engines that share the limits of the daemon
 
 
 class Engine:
@@ -71,9 +74,7 @@ class Engine:
         self._config = config
         self._room = Room(config.prefetch, PREFETCH_BYTES)
         self._hooks = dialler.hooks
-        self._scheduler = Scheduler(reactor, dialler, config.share,
-                                    self._on_result if self._hooks is None else self._on_attempt,
-                                    self._on_unreachable, self._on_wait, self._on_return, self._room)
+        self._scheduler = Scheduler(reactor, dialler, config.share, self, self._room, config.controls, config.workers)
         self._consumer: Consumer | None = None
 
     def start(self) -> None:
@@ -106,30 +107,41 @@ class Engine:
             self._reactor.report(error, 'while a message was taken from the outbox')
         else:
             if self._is_condemned is not None and self._is_condemned(delivery.body):
-                self._on_result(job, verdict.condemned())
+                self._finish(job, verdict.condemned())
             elif over:
-                self._on_result(job, verdict.expired())
+                self._finish(job, verdict.expired())
             elif document.not_before > now:
                 self._put_back(delivery, document.not_before)
             else:
                 self._scheduler.add(job)
 
-    def _on_attempt(self, job: Job, result: Result) -> None:
-        """As _on_result, where plugins may want to know how often each domain is tried."""
-        assert self._hooks is not None
-        self._hooks.count(job.route.host, result)
-        self._on_result(job, result)
+    # where jobs come out, see schedule.Outlet
 
-    def _on_unreachable(self, job: Job, result: Result, seconds: float) -> None:
+    def attempted(self, job: Job, result: Result) -> None:
+        if self._hooks is not None:
+            self._hooks.count(job.route.host, result)
+        self._finish(job, result)
+
+    def unreachable(self, job: Job, result: Result, seconds: float) -> None:
         """An attempt that was made a moment ago for others counts for this message too, or it would have to be made
         for every single one; but not if that were its end."""
         now = self._clock.time()
         if result.permanent or retry.next_attempt(job.document, result, self._config.retry, now) is None:
             self._put_back(job.delivery, now + seconds)
         else:
-            self._on_result(job, verdict.left_alone(result, format_moment(now + seconds)), now + seconds)
+            self._finish(job, verdict.left_alone(result, format_moment(now + seconds)), now + seconds)
 
-    def _on_result(self, job: Job, result: Result, not_before: float = 0.0) -> None:
+    def put_out(self, job: Job, seconds: float) -> None:
+        """It waits on the outbox for a while. Whole seconds: many that are due together are taken together."""
+        self._put_back(job.delivery, float(math.ceil(self._clock.time() + seconds)))
+
+    def returned(self, job: Job) -> None:
+        self._room.gave(job.size)
+        self._store.release(job.delivery)
+
+    # settling
+
+    def _finish(self, job: Job, result: Result, not_before: float = 0.0) -> None:
         now, config = self._clock.time(), self._config
         result = _marked(result, job.delivery)
         if self._log is not None:
@@ -161,10 +173,6 @@ class Engine:
         log.write({'email': document.fields, 'result': result.fields(now), 'attempt': attempt,
                    'date': format_moment(now), 'time': int(now)})
 
-    def _on_wait(self, job: Job, seconds: float) -> None:
-        """It waits on the outbox for a while. Whole seconds: many that are due together are taken together."""
-        self._put_back(job.delivery, float(math.ceil(self._clock.time() + seconds)))
-
     def _put_back(self, delivery: Delivery, due: float) -> None:
         self._room.gave(len(delivery.body))
         self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority, due)])
@@ -182,10 +190,6 @@ class Engine:
             self._reactor.report(error, 'while a result was kept')
         except QueueError:
             pass  # the store is closed, and has given the delivery back
-
-    def _on_return(self, job: Job) -> None:
-        self._room.gave(job.size)
-        self._store.release(job.delivery)
 
 
 def _verdict_on(error: DocumentError) -> Result:

@@ -7,10 +7,8 @@ A carrier is a task with one connection: it opens it, takes one job after the ot
 keeps the connection for a few seconds and then says goodbye. A job stays in line until a connection is there for it and
 the pace allows it, so that nothing but the attempt itself holds it.
 
-Every job handed in comes out exactly once: `on_result(job, result)` after an attempt, `on_unreachable(job, result,
-seconds)` when the destination could not be reached a moment ago and is left alone for so long, `on_wait(job, seconds)`
-when it is to wait outside for so long (see room.py), `on_return(job)` when we stop before its turn. An exception that
-nobody expected is a result too, and is reported once, by the carrier's task.
+Every job handed in comes out exactly once, see Outlet. An exception that nobody expected is a result too, and is
+reported once, by the carrier's task.
 
 When no session can be had and no other carrier of the destination has one, the failure is the destination's: all its
 jobs get it, and it is left alone for a while. When another carrier has one (a server that takes five connections and no
@@ -26,12 +24,14 @@ FAIR_SHARE of them or FAIR_SECONDS.
 from __future__ import annotations
 
 import random
-from typing import Callable
+from typing import Protocol
 
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, NoSession
 from mqlite.delivery.carrier import Carrier
+from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import Destination
+from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.job import Job
 from mqlite.delivery.resolving import Resolving
 from mqlite.delivery.room import Room
@@ -44,45 +44,53 @@ from mqlite.smtp.shares import Share
 
 FAIR_SHARE = 20  # messages per connection while a destination starves
 FAIR_SECONDS = 5.0  # or so long: of a slow server, twenty messages can be an hour
-KEPT_SECONDS = 3600.0  # a destination is remembered for so long after it was used
 EASE_SECONDS = 1.0  # from one look for slow destinations to the next, while room is scarce
 UNRESOLVED_SECONDS = 30.0  # for which jobs are put back whose name servers do not answer, while room is scarce
-SWEEP_SECONDS = 60.0  # how often we look which ones to forget
+
+
+class Outlet(Protocol):
+    """Where jobs come out."""
+
+    def attempted(self, job: Job, result: Result) -> None:
+        """An attempt was made, or the servers of the job are not known."""
+
+    def unreachable(self, job: Job, result: Result, seconds: float) -> None:
+        """Its destination could not be reached a moment ago, with this result, and is left alone for so long."""
+
+    def put_out(self, job: Job, seconds: float) -> None:
+        """There is no room for it here for about so long."""
+
+    def returned(self, job: Job) -> None:
+        """We stop before its turn."""
 
 
 class Scheduler:
     """All destinations of one reactor."""
 
-    def __init__(self, reactor: Reactor, dialler: Dialler, share: Share,
-                 on_result: Callable[[Job, Result], object], on_unreachable: Callable[[Job, Result, float], object],
-                 on_wait: Callable[[Job, float], object], on_return: Callable[[Job], object], room: Room) -> None:
+    def __init__(self, reactor: Reactor, dialler: Dialler, share: Share, outlet: Outlet, room: Room,
+                 controls: Controls, workers: int = 1) -> None:
         """`share`: the connections that may be open at once, to all destinations together. `room`: for what is in
-        hand; the caller counts."""
+        hand; the outlet counts. `workers`: that share the limits of `controls`."""
         self._reactor = reactor
         self._dialler = dialler
         self._share = share
         share.on_room = self._use_room
-        self._on_result = on_result
-        self._on_unreachable = on_unreachable
-        self._on_wait = on_wait
+        self._outlet = outlet
         self._room = room
-        self._on_return = on_return
-        self._resolving = Resolving(reactor, dialler, self._found, on_result)
-        self._destinations: dict[Place, Destination] = {}
+        self._resolving = Resolving(reactor, dialler, self._found, outlet.attempted)
+        self._destinations = Destinations(reactor, dialler, controls, workers, self._limit_changed)
         self._timers: dict[Destination, Timer] = {}  # when a destination is to be looked at again
         self._carriers: dict[Carrier, None] = {}
         self._idle: dict[Carrier, None] = {}  # of all destinations, the longest idle first
         self._starving: dict[Destination, None] = {}  # without a carrier because of the limit, the longest one first
-        self._sweep: Timer | None = None  # of what is to be forgotten
         self._easing: Timer | None = None  # while room is scarce
-        self._turn = 0  # which of several local addresses is next
         self._ended = Signal(reactor)
         self._stopping = False
 
     def add(self, job: Job) -> None:
         """Take the job to its destination, now or when it is its turn."""
         if self._stopping:
-            self._on_return(job)
+            self._outlet.returned(job)
             return
         if self._easing is None and self._room.pressed:
             self._easing = self._reactor.call_later(0.0, self._ease)
@@ -91,12 +99,13 @@ class Scheduler:
     async def stop(self, seconds: float) -> None:
         """Return what waits, let the carriers finish the message they are sending, at most for so long."""
         self._stopping = True
+        self._destinations.stop()
         for job in self._resolving.stop():
-            self._on_return(job)
-        for destination in self._destinations.values():
+            self._outlet.returned(job)
+        for destination in self._destinations:
             for job in destination.line.keep(lambda number, job: False):
-                self._on_return(job)
-        for timer in (*self._timers.values(), self._sweep, self._easing):
+                self._outlet.returned(job)
+        for timer in (*self._timers.values(), self._easing):
             if timer is not None:
                 timer.cancel()
         for carrier in list(self._carriers):
@@ -117,56 +126,35 @@ class Scheduler:
 
     def _found(self, job: Job, exchangers: Exchangers) -> None:
         """The servers of a job are known: line up for them, from one of its local addresses that can be used."""
-        now = self._reactor.now()
+        now, place = self._reactor.now(), Place(exchangers, job.route.port, None, job.route.login)
         while job.sources != ():
-            source = None if job.sources is None else self._choose_source(job, exchangers, now)
-            destination = self._destination(Place(exchangers, job.route.port, source, job.route.login), now)
+            if job.sources is not None:
+                place = self._destinations.choose_source(job.sources, place, now)
+            destination = self._destinations.get(place, now)
             seconds = destination.backoff.left(now) if destination.backoff.failures else 0.0
             trouble = destination.trouble
             if not seconds or destination.carriers or trouble is None:
                 self._line_up(job, destination, now)
                 return
-            if not (trouble.local and job.pass_on(source, trouble.result)):
-                self._on_unreachable(job, trouble.result, seconds)
+            if not (trouble.local and job.pass_on(place.source, trouble.result)):
+                self._outlet.unreachable(job, trouble.result, seconds)
                 return
-        self._on_result(job, job.refusal or verdict.no_usable_address())
+        self._outlet.attempted(job, job.refusal or verdict.no_usable_address())
 
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
-        destination.used, destination.domain = now, job.route.host
+        self._destinations.use(destination, job.route.host, now)
         if self._room.pressed and not destination.may_wait(job, self._room, now):
-            self._on_wait(job, destination.wait_outside(now))
+            self._outlet.put_out(job, destination.wait_outside(now))
             return
         if not destination.line:
             destination.begin(now)
         destination.line.add(job)
         self._attend(destination, now)
 
-    def _choose_source(self, job: Job, exchangers: Exchangers, now: float) -> str:
-        """Of several local addresses the one with the shortest line, and in turn among equals."""
-        sources = job.sources
-        assert sources
-        if len(sources) == 1:
-            return sources[0]
-        self._turn += 1
-        first, route = self._turn % len(sources), job.route
-
-        def load(source: str) -> float:
-            destination = self._destinations.get(Place(exchangers, route.port, source, route.login))
-            return 0.0 if destination is None else destination.load(now)
-        return min(sources[first:] + sources[:first], key=load)
-
-    def _destination(self, place: Place, now: float) -> Destination:
-        destination = self._destinations.get(place)
-        if destination is None:
-            destination = self._destinations[place] = Destination(place, now)
-            if self._sweep is None:
-                self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)
-        return destination
-
     def _line_up_again(self, job: Job, destination: Destination) -> None:
         """A job that was not attempted stands in front of the others."""
         if self._stopping:
-            self._on_return(job)
+            self._outlet.returned(job)
         else:
             destination.line.put_first(job)
             destination.pace.give_back()
@@ -176,14 +164,20 @@ class Scheduler:
         self._easing, now = None, self._reactor.now()
         if not self._room.pressed:
             return
-        slow = [destination for destination in self._destinations.values() if destination.is_slow(now)]
+        slow = [destination for destination in self._destinations if destination.is_slow(now)]
         self._room.divide(len(slow))
         for destination in slow:
             for job in destination.take_surplus(self._room, now):
-                self._on_wait(job, destination.wait_outside(now))
+                self._outlet.put_out(job, destination.wait_outside(now))
         for job in self._resolving.take_stuck(now):
-            self._on_wait(job, UNRESOLVED_SECONDS)
+            self._outlet.put_out(job, UNRESOLVED_SECONDS)
         self._easing = self._reactor.call_later(EASE_SECONDS, self._ease)
+
+    def _limit_changed(self, destination: Destination, now: float) -> None:
+        timer = self._timers.pop(destination, None)
+        if timer is not None:
+            timer.cancel()
+        self._attend(destination, now)
 
     # handing out
 
@@ -253,16 +247,6 @@ class Scheduler:
             del self._starving[longest]
             self._attend(longest, self._reactor.now())
 
-    def _forget(self) -> None:
-        """Destinations that were not used for long are as good as new ones."""
-        self._sweep = None
-        before = self._reactor.now() - KEPT_SECONDS
-        for destination in [one for one in self._destinations.values() if one.used <= before]:
-            if not destination.line and not destination.carriers:
-                del self._destinations[destination.place]
-        if self._destinations:
-            self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)
-
     # carriers
 
     async def _carry(self, carrier: Carrier) -> None:
@@ -274,11 +258,11 @@ class Scheduler:
                 await carrier.quit()
         except Exception:
             if carrier.job is not None:
-                self._on_result(carrier.give_back(), verdict.internal_fault())
+                self._outlet.attempted(carrier.give_back(), verdict.internal_fault())
             raise
         finally:
             if carrier.job is not None:
-                self._on_return(carrier.give_back())
+                self._outlet.returned(carrier.give_back())
             carrier.hang_up()
             destination.carriers -= 1
             del self._carriers[carrier]
@@ -316,7 +300,7 @@ class Scheduler:
                 if refusal.local and job.pass_on(destination.place.source, refusal.result):
                     self._found(job, destination.place.exchangers)
                 else:
-                    self._on_result(job, refusal.result)
+                    self._outlet.attempted(job, refusal.result)
 
     async def _work(self, carrier: Carrier) -> None:
         """Take one job after the other, until there is nothing to do or others are to have the place."""
@@ -324,7 +308,7 @@ class Scheduler:
         line, flow, window = destination.line, destination.flow, destination.window
         done, began = 0, reactor.now()
         now = began
-        while not self._stopping and carrier.ready:
+        while not self._stopping and carrier.ready and destination.carriers <= destination.most:
             if self._starving and (done >= FAIR_SHARE or not line or now - began >= FAIR_SECONDS):
                 return
             if line and not destination.pace.wait(now):
@@ -350,7 +334,7 @@ class Scheduler:
             if window.size < destination.most and result.result != 'lost':
                 window.answered(now, destination.most)
                 self._attend(destination, now)
-            self._on_result(job, result)
+            self._outlet.attempted(job, result)
 
     async def _wait_job(self, carrier: Carrier) -> bool:
         """Be idle until a job is given; False when it is time to leave."""

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 
 from mqlite.database.file import DatabaseFile
+from mqlite.database.tables import TABLES, Row, Value, places_of
 from mqlite.log import Log
 
 
@@ -27,6 +28,12 @@ def insert(table: str, **columns: object) -> str:
     """A statement that adds a row."""
     values = ', '.join(f"'{value}'" for value in columns.values())
     return f'INSERT INTO {table} ({", ".join(columns)}) VALUES ({values})'
+
+
+def row(table: str, **values: Value) -> Row:
+    """As it would be read; columns that are not named have their defaults."""
+    columns = {'id': 1, **{column.name: column.default for column in TABLES[table].columns}, **values}
+    return Row(places_of(TABLES[table]), tuple(columns[name] for name in places_of(TABLES[table])))
 
 
 class Notes(Log):

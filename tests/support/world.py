@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Callable
 
+from mqlite.database.tables import Value
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import NoSession
+from mqlite.delivery.capacity import Limits
+from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig
@@ -27,6 +30,7 @@ from mqlite.queues.contract import Delivery, Message
 from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import Reply
 from mqlite.smtp.shares import Shares
+from tests.support.database import row
 
 QUEUES = {'results': 'results', 'success': 'success', 'failure': 'failure', 'retry': 'retry'}
 
@@ -99,7 +103,7 @@ class Network:
         self._reactor = reactor
         self._servers = servers
 
-    async def exchangers(self, route: Route) -> Exchangers:
+    async def exchangers(self, route: Route, for_mail: bool = True) -> Exchangers:
         await sleep(self._reactor, self.dns_seconds)
         return ((route.host.partition('.')[0],),)
 
@@ -203,19 +207,27 @@ class MemoryStore:
 class World:
     """An engine and its world. `servers`: by name; a domain is `server` or `server.anything`."""
 
-    def __init__(self, servers: dict[str, Server], connections: int = 500, prefetch: int = 1000) -> None:
+    def __init__(self, servers: dict[str, Server], connections: int = 500, prefetch: int = 1000,
+                 workers: int = 1) -> None:
         self.errors: list[str] = []
         self.reactor = Reactor(SteppingClock(), lambda error, where: self.errors.append(f'{error!r} {where}'))
         self.servers = servers
         self.network = Network(self.reactor, servers)
         self.store = MemoryStore(self.reactor)
+        self.controls = Controls()
         config = EngineConfig('outbox', QUEUES, RetryPolicy((600,), 0, 86400.0), RouteConfig(None, None, ()),
-                              Shares(connections).outgoing, prefetch=prefetch)
+                              Shares(connections).outgoing, prefetch=prefetch, controls=self.controls, workers=workers)
         self.engine = Engine(self.reactor, self.store, self.network, config)  # type: ignore[arg-type]
 
     def publish(self, recipient: str, size: int = 100, **fields: object) -> None:
         document = {'recipient': recipient, 'mime': 'x' * size, **fields}
         self.store.add(Message('outbox', json.dumps(document).encode()))
+
+    def limit(self, *rows: dict[str, Value]) -> None:
+        """The rows of the table `capacity`, from now on."""
+        self.controls.limits = Limits([row('capacity', id=number, **values) for number, values in enumerate(rows, 1)])
+        if self.controls.on_limits is not None:
+            self.controls.on_limits()
 
     def run(self, seconds: float) -> None:
         self.reactor.run(sleep(self.reactor, seconds))

@@ -1,0 +1,111 @@
+"""All destinations of one scheduler: found by place, given their limits, and forgotten when nobody uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Callable
+
+from mqlite.delivery.aliases import Aliases
+from mqlite.delivery.attempt import Dialler
+from mqlite.delivery.controls import Controls
+from mqlite.delivery.destination import Destination
+from mqlite.delivery.route import Exchangers, Place
+from mqlite.loop.reactor import Reactor
+from mqlite.loop.timers import Timer
+
+KEPT_SECONDS = 3600.0  # a destination is remembered for so long after it was used
+SWEEP_SECONDS = 60.0  # how often we look which ones to forget
+
+
+class Destinations:
+    """One per scheduler."""
+
+    def __init__(self, reactor: Reactor, dialler: Dialler, controls: Controls, workers: int,
+                 on_limit: Callable[[Destination, float], object]) -> None:
+        """`on_limit(destination, now)`: told of a destination that has other limits now."""
+        self._reactor = reactor
+        self._controls = controls
+        self._workers = workers
+        self._on_limit = on_limit
+        self._aliases = Aliases(reactor, dialler, self._alias_found)
+        self._all: dict[Place, Destination] = {}
+        self._sweep: Timer | None = None
+        self._turn = 0  # which of several local addresses is next
+        controls.on_limits = self._limits_changed
+        self._limits_changed()
+
+    def __iter__(self) -> Iterator[Destination]:
+        return iter(self._all.values())
+
+    def stop(self) -> None:
+        """End what runs in the background."""
+        self._aliases.stop()
+        controls, self._controls = self._controls, Controls()
+        controls.on_limits = None
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    def get(self, place: Place, now: float) -> Destination:
+        destination = self._all.get(place)
+        if destination is None:
+            destination = self._all[place] = Destination(place, now)
+            self._limit(destination, now)
+            if self._sweep is None:
+                self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)
+        return destination
+
+    def use(self, destination: Destination, domain: str, now: float) -> None:
+        """There is mail to this domain for it."""
+        destination.used, destination.domain = now, domain
+        if domain in self._controls.limits.domains and domain not in destination.names:
+            destination.names.append(domain)
+            self._limit(destination, now)
+
+    def choose_source(self, sources: tuple[str, ...], place: Place, now: float) -> Place:
+        """The place from one of several local addresses: the one with the shortest line, and in turn among equals."""
+        if len(sources) == 1:
+            return place._replace(source=sources[0])
+        self._turn += 1
+        first = self._turn % len(sources)
+
+        def load(place: Place) -> float:
+            destination = self._all.get(place)
+            return 0.0 if destination is None else destination.load(now)
+        return min((place._replace(source=source) for source in sources[first:] + sources[:first]), key=load)
+
+    # limits
+
+    def _limit(self, destination: Destination, now: float) -> None:
+        place = destination.place
+        names = [*destination.names, *self._aliases.names(place.exchangers),
+                 *(host for group in place.exchangers for host in group)]
+        destination.limit(self._controls.limits.find(place.source, names).part(self._workers), now)
+
+    def _limits_changed(self) -> None:
+        domains = self._controls.limits.domains
+        self._aliases.follow(domains)
+        for destination in self._all.values():
+            destination.names = [name for name in destination.names if name in domains]
+        self._limit_again(self._all.values())
+
+    def _alias_found(self, exchangers: Exchangers) -> None:
+        self._limit_again(one for one in self._all.values() if one.place.exchangers == exchangers)
+
+    def _limit_again(self, destinations: Iterable[Destination]) -> None:
+        now = self._reactor.now()
+        for destination in list(destinations):
+            self._limit(destination, now)
+            destination.tail = 0.0
+            self._on_limit(destination, now)
+
+    # forgetting
+
+    def _forget(self) -> None:
+        """Destinations that were not used for long are as good as new ones."""
+        self._sweep = None
+        before = self._reactor.now() - KEPT_SECONDS
+        for destination in [one for one in self._all.values() if one.used <= before]:
+            if not destination.line and not destination.carriers:
+                del self._all[destination.place]
+        if self._all:
+            self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)
