@@ -12,8 +12,10 @@ from typing import Callable
 import pytest
 
 from tests.support import lookup, misbehaviour
+from tests.support.c_plugin import build_plugin
 from tests.support.daemon import Daemon
 from tests.support.process import HOST
+from tests.support.sink import CapturingSink
 
 Start = Callable[..., Daemon]
 
@@ -72,3 +74,24 @@ def test_a_plugin_asks_an_http_server(start_daemon: Start, plugins: Path, closin
     server.shutdown()
     server.server_close()
     assert lookup.reply_to(daemon.port, 'ask@good.example') == (451, b'4.4.3 The server of lookups is away')
+
+
+CRASH = """
+#include <hooks/core/post_initiate_connection_smtp.h>
+#include <mailerq.h>
+#include <fcntl.h>
+int mq_version(void) { return MQ_API_VERSION; }
+static void crash(void *closure, domain_record *dr, int slot, struct timeval *now, int fd) {
+    (void)dr; (void)slot; (void)now; (void)fd;
+    if (open(closure, O_CREAT | O_EXCL, 0600) >= 0) *(volatile int *)0 = 0; }
+void mq_initialize(void) { register_core_post_initiate_connection_smtp_hook_last(crash, FILE_NAME); }
+"""
+
+
+def test_a_crash_in_a_hook_is_named(start_daemon: Start, sink: CapturingSink, plugins: Path, tmp_path: Path) -> None:
+    """It happens once; the message is taken up again by the next worker."""
+    build_plugin(plugins, CRASH.replace('FILE_NAME', f'"{tmp_path}/crashed"'), name='10-crash')
+    daemon = start_daemon(plugin_directory=plugins, smtp_sink_address=HOST, smtp_sink_port=sink.port)
+    daemon.cli('queue', 'publish', 'outbox', input=b'{"recipient": "b@example.com", "mime": "Subject: x\\r\\n\\r\\n"}')
+    sink.wait_for(1)
+    assert 'SIGSEGV) in 10-crash.so: core_post_initiate_connection_smtp' in daemon.output()

@@ -1,179 +1,24 @@
-"""Momentum's hooks: headers and table agree, who has registered is called, and what they are told is true."""
+"""Momentum's hooks: who has registered is called, at every attempt to connect, and what they are told is true."""
 
 from __future__ import annotations
 
-import ctypes
-import random
-import re
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from mqlite.delivery.attempt import Dialler, NoSession
-from mqlite.delivery.route import Place, Route
-from mqlite.dns.resolver import Resolver, ResolverConfig
-from mqlite.errors import ConfigError
-from mqlite.loop.clock import VirtualClock
-from mqlite.loop.reactor import Reactor
-from mqlite.loop.task import sleep
-from mqlite.loop.tls import client_context
 from mqlite.message.result import Result
-from mqlite.plugin import hooks, momentum, outgoing
+from mqlite.plugin import outgoing
 from mqlite.plugin.domains import Domains
-from mqlite.plugin.hook_values import DomainRecord, MxRecord
-from mqlite.plugin.hooks import Hooks
-from mqlite.plugin.outgoing import CONN_ERRORS, SIGN, SLOTS, OutgoingHooks
-from tests.support import dns
-from tests.support.c_plugin import build_plugin
-from tests.support.dns import Nameserver, Query
-from tests.support.exchanger import Exchanger
-from tests.support.plugins import LOG, build, make_host, stop_host
-from tests.support.process import HOST, ROOT, find_program
+from mqlite.plugin.outgoing import CONN_ERRORS, SLOTS, OutgoingHooks
+from tests.support.hook_bench import INCLUDES, SAY, HookBench
+from tests.support.plugins import LOG, build
+from tests.support.process import HOST
 
-NAMES = [row.name for row in hooks.HOOKS]
-INCLUDES = ''.join(f'#include "hooks/core/{name}.h"\n' for name in NAMES)
-COMPILERS = (('gcc', '-std=c99', '-x', 'c'), ('gcc', '-std=c17', '-x', 'c'), ('g++', '-x', 'c++'))
-SAY = '#include <stdio.h>\n#define SAY(...) do { char t[512]; snprintf(t, sizeof t, __VA_ARGS__); ' \
-      'MQ_log(MQ_INFO, t); } while (0)\n'
-
-Start = Callable[..., 'Bench']
-
-
-# the headers
-
-def compile_c(source: str, compiler: Sequence[str], *options: str | Path) -> str:
-    """What the compiler says."""
-    name, *flags = compiler
-    command = [find_program(name), *flags, '-Wall', '-Wextra', '-Werror', '-pedantic', '-I', ROOT / 'include', *options]
-    return subprocess.run([*command, '-'], input=source, capture_output=True, text=True, timeout=60).stderr
-
-
-def test_each_hook_has_a_header_and_each_header_a_row() -> None:
-    assert {path.stem for path in (ROOT / 'include' / 'hooks' / 'core').iterdir()} == set(NAMES)
-
-
-@pytest.mark.parametrize('row', hooks.HOOKS, ids=NAMES)
-def test_a_header_has_the_types_of_the_table(row: hooks.Hook) -> None:
-    done = subprocess.run([find_program('gcc'), '-E', '-P', '-I', ROOT / 'include',
-                           ROOT / 'include' / 'hooks' / 'core' / f'{row.name}.h'], capture_output=True, text=True)
-    text = ' '.join(done.stdout.split())
-    types = re.escape(hooks.prototype(row))
-    assert re.search(rf'typedef {row.result} ec_hook_core_{row.name}_func_t ?{types};', text)
-    for function in (f'int has_core_{row.name}_hook(void)', f'void register_core_{row.name}_hook_first(',
-                     f'void register_core_{row.name}_hook_last(', f'{row.result} call_core_{row.name}_hook ('):
-        assert f'static __inline__ {function}' in text
-    assert f'"{hooks.prototype(row)}"' in text, 'what the host compares'
-
-
-@pytest.mark.parametrize('compiler', COMPILERS, ids=' '.join)
-def test_the_headers_compile_without_a_warning(compiler: tuple[str, ...], tmp_path: Path) -> None:
-    use = 'static void on(void *c, domain_record *d, int s, struct timeval *n, int f)' \
-          '{ (void)c; (void)d; (void)s; (void)n; (void)f; }\n' \
-          'void use(void); void use(void) { register_core_post_initiate_connection_smtp_hook_first(on, 0);' \
-          'call_core_post_initiate_connection_smtp_hook(0, 0, 0, CONN_ERROR(CONN_ERROR_BIND)); }\n'
-    module = 'static int setup(generic_module_infrastructure *me, int n) { me->module_private_data = 0; return n; }' \
-             'EC_MODULE_EXPORT generic_module_infrastructure count = {{ EC_MODULE_INIT(EC_MODULE_TYPE_SINGLETON, 0),' \
-             '"c", "d", NULL, NULL, NULL, NULL, NULL, setup, NULL, NULL, NULL }};\n'
-    source = '#include <module.h>\n' + INCLUDES + INCLUDES + use + module
-    assert compile_c(source, compiler, '-c', '-o', tmp_path / 'object') == ''
-
-
-def test_the_structures_of_c_and_python_are_the_same(tmp_path: Path) -> None:
-    fields = [('domain_record', DomainRecord), ('mx_record', MxRecord),
-              ('shared_module_infrastructure_8', momentum.Infrastructure)]
-    lines = [f'printf("%zu ", offsetof({name}, {field}));' for name, structure in fields
-             for field, *_ in structure._fields_]
-    lines += [f'printf("%zu ", sizeof({name}));' for name, _ in fields]
-    lines += [f'printf("%d ", {name});' for name in CONN_ERRORS]
-    lines += ['printf("%d %u %d %d %d", CONN_ERROR(0), EC_MODULE_API_VERSION, EC_MODULE_TYPE_SINGLETON,'
-              'EC_MODULE_INIT_INIT, EC_MODULE_INIT_DESTROY);']
-    main = '#include <stdio.h>\n#include <module.h>\n' + INCLUDES + 'int main(void) {' + ''.join(lines) + 'return 0; }'
-    assert compile_c(main, COMPILERS[0], '-o', tmp_path / 'program') == ''
-    printed = subprocess.run([tmp_path / 'program'], capture_output=True, text=True, check=True).stdout
-    ours = [getattr(structure, field).offset for _, structure in fields for field, *_ in structure._fields_]
-    ours += [ctypes.sizeof(structure) for _, structure in fields]
-    ours += [*CONN_ERRORS.values(), SIGN, momentum.API_VERSION, momentum.SINGLETON, momentum.INIT, momentum.DESTROY]
-    assert printed.split() == [str(number) for number in ours]
-
-
-def test_no_two_errors_are_the_same() -> None:
-    header = (ROOT / 'include' / 'connection.h').read_text()
-    bits = [int(text, 16) for text in re.findall(r'#define CONN_(?:ERROR|ACTION)_\w+ +(0x\w+)', header)]
-    assert len(bits) == 14 and sum(bits) == 2 ** 14 - 1, 'Momentum names 14, and each is a bit'
-
-
-# a dialler with plugins
-
-ZONE = {
-    ('one.example', 'MX'):  [dns.mx('one.example', 20, 'mx2.example'), dns.mx('one.example', 10, 'mx1.example')],
-    ('bare.example', 'A'):  [dns.address('bare.example', HOST)],
-    ('null.example', 'MX'): [dns.mx('null.example', 0, '')],
-    ('gone.example', 'MX'): [dns.mx('gone.example', 10, 'nowhere.example')],
-    ('mx1.example', 'A'):   [dns.address('mx1.example', '127.0.0.3')],     # nobody listens there
-    ('mx2.example', 'A'):   [dns.address('mx2.example', HOST)],
-}
-
-
-def answer(query: Query) -> list[bytes]:
-    records = ZONE.get((query.name, query.type), [])
-    known = any(name == query.name for name, _ in ZONE)
-    if query.name.startswith('broken'):
-        return [dns.reply(query.id, query.name, query.type, rcode=dns.SERVFAIL)]
-    return [dns.reply(query.id, query.name, query.type, *records, rcode=0 if known else dns.NXDOMAIN,
-                      authority=[] if records else [dns.soa('example', 600, 600)])]
-
-
-class Bench:
-    """A dialler with the plugins of a folder, a name server, and an exchanger that answers."""
-
-    def __init__(self, folder: Path, sources: tuple[str, ...] = ()) -> None:
-        LOG.lines.clear()
-        self.turn = 0  # which of several local addresses is next
-        self.reactor = Reactor(VirtualClock())
-        self.exchanger = Exchanger(self.reactor)
-        self.nameserver = Nameserver(self.reactor, answer)
-        self.resolver = Resolver(self.reactor, ResolverConfig(
-            (self.nameserver.address,), 5.0, 1.0, 2, False, hosts_file=str(folder / 'hosts'),
-            resolv_file=str(folder / 'resolv.conf')), random.Random(1))
-        try:
-            self._load(folder, sources)
-        except ConfigError:
-            self.close()
-            raise
-
-    def _load(self, folder: Path, sources: tuple[str, ...]) -> None:
-        self.registered = Hooks(LOG)
-        self.host = make_host(folder, self.reactor, self.registered)
-        self.hooks = OutgoingHooks(self.host, self.resolver, sources)
-        self.dialler = Dialler(self.reactor, self.resolver, 'me.example', client_context(), hooks=self.hooks)
-        self.reactor.run(self.host.start())
-
-    def open(self, host: str, fixed: bool = False, sources: tuple[str, ...] | None = None) -> Result | None:
-        """The result that there is without a session, or None."""
-        self.turn += 1
-        source = sources[self.turn % len(sources)] if sources else None
-        route = Route(host, self.exchanger.port, fixed)
-
-        async def one() -> Result | None:
-            try:
-                place = Place(await self.dialler.exchangers(route), route.port, source)
-                session = await self.dialler.open(place, host)
-            except NoSession as refusal:
-                return refusal.result
-            await session.quit()
-            return None
-        return self.reactor.run(one())
-
-    def close(self) -> None:
-        self.exchanger.close()
-        self.nameserver.close()
-        self.reactor.run(sleep(self.reactor, 1))
-        self.reactor.close()
+Start = Callable[..., HookBench]
 
 
 @pytest.fixture
@@ -186,14 +31,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
     """start(source, …, python=…): a bench with these plugins."""
-    made: list[Bench] = []
+    made: list[HookBench] = []
 
-    def bench(*sources: str, python: str = '', local: tuple[str, ...] = ()) -> Bench:
+    def bench(*sources: str, python: str = '', local: tuple[str, ...] = ()) -> HookBench:
         for number, source in enumerate(sources, 1):
             build(folder, source, name=f'{number}0-test-{folder.parent.name}')
         if python:
             (folder / '50-test.py').write_text(python)
-        made.append(Bench(folder, local))
+        made.append(HookBench(folder, local))
         return made[-1]
 
     yield bench
@@ -488,64 +333,6 @@ void mq_initialize(void) {
 def test_a_plugin_without_the_headers(folder: Path) -> None:
     """Bare prototypes, resolved when it is loaded."""
     build(folder, BARE, '-Wno-pedantic', '-Wl,-z,now', name=f'10-bare-{folder.parent.name}')
-    bench = Bench(folder)
+    bench = HookBench(folder)
     bench.close()
     assert LOG.said() == ['0', '1', 'first 1 2', 'last 1 2', 'a 1 2 0', 'b 1 2 0', '= 0', 'a 1 2 3', '= 3']
-
-
-# modules of Momentum
-
-STRUCTURE = '#include <module.h>\n' + INCLUDES + """#include <mailerq.h>
-static void on(void *c, domain_record *d, int s, struct timeval *n, int f) { (void)d; (void)s; (void)n; (void)f;
-    MQ_log(MQ_INFO, ((generic_module_infrastructure *)c)->shared.module_name); }
-static int setup(generic_module_infrastructure *self, int n) { self->module_private_data = "private";
-    MQ_log(MQ_INFO, "conf_setup"); return n; }
-static int init(generic_module_infrastructure *self, ec_config_header *t, string *o, int flags) {
-    if (t || o || flags & EC_MODULE_INIT_PRIVILEGED) return -1;
-    switch (EC_MODULE_INIT_MODE(flags)) {
-    case EC_MODULE_INIT_INIT: MQ_log(MQ_INFO, self->module_private_data);
-        register_core_post_initiate_connection_smtp_hook_last(on, self); break;
-    case EC_MODULE_INIT_DESTROY: MQ_log(MQ_INFO, "destroy"); break; }
-    return 0; }
-EC_MODULE_EXPORT generic_module_infrastructure count_it = {{
-    EC_MODULE_INIT(TYPE, 0), "count.c", "Counts", NULL, NULL, NULL, NULL, NULL, setup, NULL, NULL, init }};
-"""
-FUNCTIONS = '#include <module.h>\n' + INCLUDES + """#include <mailerq.h>
-static void on(void *c, domain_record *d, int s, struct timeval *n, int f) { (void)d; (void)s; (void)n; (void)f;
-    MQ_log(MQ_INFO, c); }
-int conf_setup(generic_module_infrastructure *self, int n) { self->module_private_data = "called"; return n; }
-int ext_init(generic_module_infrastructure *self, ec_config_header *t, string *o, int flags) { (void)t; (void)o;
-    register_core_post_initiate_connection_smtp_hook_last(on, self->module_private_data);
-    return flags != EC_MODULE_INIT_INIT; }
-"""
-
-
-def load(folder: Path, source: str, name: str) -> list[str]:
-    """A shared object that is no plugin of mqlite's own: what it says at start, an attempt, and the stop."""
-    build_plugin(folder, source, name=name)
-    bench = Bench(folder)
-    bench.open(HOST, True)
-    stop_host(bench.host, bench.reactor)
-    bench.close()
-    return LOG.said()
-
-
-@pytest.mark.parametrize('kind', ['GENERIC', 'SINGLETON'])
-def test_a_module_with_its_structure(folder: Path, kind: str) -> None:
-    said = load(folder, STRUCTURE.replace('TYPE', f'EC_MODULE_TYPE_{kind}'), '40-count-it')
-    assert said == ['conf_setup', 'private', 'count.c'] + (['destroy'] if kind == 'GENERIC' else [])
-
-
-def test_a_module_of_functions(folder: Path) -> None:
-    assert load(folder, FUNCTIONS, '40-functions') == ['called']
-
-
-@pytest.mark.parametrize(('source', 'name', 'text'), [
-    (STRUCTURE.replace('TYPE', '0'), '40-other-name', 'is no module of Momentum'),
-    (STRUCTURE.replace('EC_MODULE_INIT(TYPE, 0)', '1, 0, NULL'), '40-count-it', 'is no module of Momentum'),
-    (FUNCTIONS.replace('return n', 'return n - 1'), '40-unwilling', '40-unwilling.so failed in mq_initialize.*'
-     'conf_setup returned -1'),
-])
-def test_what_is_no_module_stops_the_start(folder: Path, source: str, name: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=text):
-        load(folder, source, name)

@@ -250,6 +250,62 @@ def test_handles_do_not_pile_up(make: Make) -> None:
     LOG.said()
 
 
+# compiled elsewhere
+
+FOREIGN = """
+#include <stdio.h>
+#include <string.h>
+typedef struct opaque opaque;
+extern void MQ_log(int, const char *); extern opaque *TIMER(opaque *, float, void (*)(void *), void *);
+extern size_t SEND(opaque *, const void *, size_t); extern void SET_DATA(opaque *, void *); extern void *DATA(opaque *);
+static void say(const char *step, const char *what) { char t[99]; snprintf(t, sizeof t, "%s %s", step, what);
+    MQ_log(3, t); }
+int mq_version(void) { return 20190923; }
+"""
+FOREIGN_5 = FOREIGN.replace('TIMER', 'MQ_startTimer').replace('SEND', 'MQ_send').replace(
+    'SET_DATA', 'MQ_setConnectionData').replace('DATA', 'MQ_connectionData') + """
+extern const char *MQ_email(opaque *); extern void MQ_continue(opaque *); extern opaque *MQ_recipient(opaque *);
+static void later(void *connection) { say("later", MQ_connectionData(connection)); MQ_continue(connection); }
+_Bool mq_smtp_in_rcptto(opaque *context, opaque *connection, opaque *address) {
+    say("rcptto", MQ_email(address)); MQ_setConnectionData(connection, "data");
+    MQ_send(connection, "250-sent\\r\\n", 10);
+    return MQ_startTimer(context, 5, later, connection) != 0; }
+_Bool mq_smtp_in_message(opaque *context, opaque *connection, opaque *message) { (void)context; (void)connection;
+    say("message", MQ_email(MQ_recipient(message))); return 0; }
+"""
+FOREIGN_3 = FOREIGN.replace('TIMER', 'MQ_TimerStart').replace('SEND', 'MQ_SmtpSend').replace(
+    'SET_DATA', 'MQ_SetSmtpData').replace('DATA', 'MQ_SmtpData') + """
+extern void MQ_Continue(opaque *); extern const char *MQ_Recipient(opaque *);
+static opaque *held;
+static void later(void *context) { say("later", MQ_SmtpData(held)); MQ_Continue(context); }
+_Bool mq_smtp_in_rcptto(opaque *context, opaque *connection, const char *address, size_t size) { (void)size;
+    say("rcptto", address); MQ_SetSmtpData(held = connection, "data"); MQ_SmtpSend(connection, "250-sent\\r\\n", 10);
+    return MQ_TimerStart(context, 5, later, context) != 0; }
+_Bool mq_smtp_in_message(opaque *context, opaque *connection, opaque *message) { (void)context; (void)connection;
+    say("message", MQ_Recipient(message)); return 0; }
+"""
+
+
+@pytest.mark.parametrize('source', [FOREIGN_5, FOREIGN_3], ids=['5', '3'])
+def test_a_binary_made_without_our_header(folder: Path, source: str) -> None:
+    """Bare prototypes, all symbols resolved when it is loaded, and a version that says nothing: its names tell."""
+    folder.mkdir()
+    build_plugin(folder, source, '-Wl,-z,now', name=f'10-foreign-{folder.parent.name}')
+    bench = PluginBench(folder)
+
+    async def talk() -> list[bytes]:
+        stream = await bench.client()
+        await bench.talk(stream, b'EHLO c', b'MAIL FROM:<a@example.org>')
+        lines = await bench.ask(stream, b'RCPT TO:<b@example.org>\r\n')
+        return [*lines, await bench.talk(stream, b'DATA', b'.')]
+
+    before = bench.clock.monotonic()
+    assert bench.run(talk()) == [b'250-sent\r\n', b'250 2.1.5 Recipient ok\r\n', b'354 250']
+    assert 5 <= bench.clock.monotonic() - before < 6
+    assert LOG.said() == ['rcptto b@example.org', 'later data', 'message b@example.org'] and LOG.lines == []
+    bench.close()
+
+
 # loading
 
 @pytest.mark.parametrize(('source', 'text'), [
