@@ -11,24 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import Daemon, run_cli
+from tests.support.daemon import Daemon, SecureDaemon, run_cli
 from tests.support.peers import Certificate
 from tests.support.process import HOST, find_program, free_port
 
 LOGIN, PASSWORD, WRONG = 'tim@example.org', 'tan st@af:%"x', 'wr0ng-S3cret'
 
 
-class AuthDaemon(Daemon):
-    """`secure_port` speaks TLS from the first byte."""
-
-    def __init__(self, folder: Path, certificate: Certificate) -> None:
-        self.certificate, self.secure_port = certificate, free_port()
-        super().__init__(folder, rabbitmq_inbox='inbox', smtp_secure_port=self.secure_port,
-                         smtp_certificate=certificate.certificate, smtp_key=certificate.key,
-                         smtp_auth=f'hardcoded://{LOGIN}:{PASSWORD}')
+class AuthDaemon(SecureDaemon):
+    """A daemon that Python's SMTP client talks to."""
 
     def smtp(self, path: str = 'in clear') -> smtplib.SMTP:
-        context = ssl.create_default_context(cafile=str(self.certificate.certificate))
+        context = ssl.create_default_context(cafile=self.certificate)
         if path == 'a port for TLS':
             return smtplib.SMTP_SSL('localhost', self.secure_port, context=context)
         client = smtplib.SMTP('localhost', self.port)
@@ -40,7 +34,7 @@ class AuthDaemon(Daemon):
 @pytest.fixture(scope='module')
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[AuthDaemon]:
     """When its tests are done, its log must not have a password of theirs, in whatever dress."""
-    made = AuthDaemon(tmp_path_factory.mktemp('auth'), certificate)
+    made = AuthDaemon(tmp_path_factory.mktemp('auth'), certificate, smtp_auth=f'hardcoded://{LOGIN}:{PASSWORD}')
     made.start()
     yield made
     made.stop()
@@ -69,7 +63,7 @@ def by_swaks(daemon: AuthDaemon, path: str, mechanism: str, password: str) -> No
 
 def by_curl(daemon: AuthDaemon, path: str, mechanism: str, password: str) -> None:
     url = {'a port for TLS': f'smtps://{HOST}:{daemon.secure_port}'}.get(path, f'smtp://{HOST}:{daemon.port}')
-    tls = [] if path == 'in clear' else ['--ssl-reqd', '--cacert', str(daemon.certificate.certificate)]
+    tls = [] if path == 'in clear' else ['--ssl-reqd', '--cacert', daemon.certificate]
     run('curl', '--silent', '--show-error', *tls, url, '--user', f'{LOGIN}:{password}', '--login-options',
         f'AUTH={mechanism}', '--mail-from', 'sender@example.org', '--mail-rcpt', 'recipient@example.com',
         '--upload-file', '-', typed='Subject: x\r\n\r\nbody\r\n')

@@ -7,6 +7,7 @@ permission to be spoken at all (`@SECLEVEL=0`).
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,28 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import Daemon, run_cli
+from mqlite.loop.tls import TlsLayer
+from tests.support.daemon import SecureDaemon, run_cli
 from tests.support.peers import Certificate, make_certificate
-from tests.support.process import HOST, find_program, free_port
+from tests.support.process import HOST, find_program, free_port, wait_until
+from tests.support.smtp import any_client_context
 
 ANY_VERSION = ('-cipher', 'ALL:@SECLEVEL=0')
 
 
-class TlsDaemon(Daemon):
-    """`secure_port` speaks TLS from the first byte."""
-
-    def __init__(self, folder: Path, default: Certificate) -> None:
-        self.default, self.other = default, make_certificate(folder, 'mx.other.example', '*.wild.example')
-        self.secure_port = free_port()
-        super().__init__(
-            folder, rabbitmq_inbox='inbox', smtp_secure_port=self.secure_port, smtp_ciphers='HIGH:!AES256',
-            smtp_certificate=f'{self.default.certificate}, {self.other.certificate}',
-            smtp_key=f'{self.default.key}, {self.other.key}')
-
-
 @pytest.fixture(scope='module')
-def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[TlsDaemon]:
-    made = TlsDaemon(tmp_path_factory.mktemp('tls'), certificate)
+def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[SecureDaemon]:
+    folder = tmp_path_factory.mktemp('tls')
+    other = make_certificate(folder, 'mx.other.example', '*.wild.example')
+    made = SecureDaemon(folder, certificate, other, smtp_ciphers='HIGH:!AES256')
     made.start()
     yield made
     made.close()
@@ -49,7 +42,7 @@ def run(name: str, *arguments: str, typed: str = '') -> str:
     return done.stdout
 
 
-def s_client(daemon: TlsDaemon, *options: str, implicit: bool = False, typed: str = 'QUIT\r\n') -> str:
+def s_client(daemon: SecureDaemon, *options: str, implicit: bool = False, typed: str = 'QUIT\r\n') -> str:
     """All that it prints; it may fail."""
     where = ['-connect', f'{HOST}:{daemon.secure_port}'] if implicit else \
         ['-connect', f'{HOST}:{daemon.port}', '-starttls', 'smtp']
@@ -60,21 +53,21 @@ def s_client(daemon: TlsDaemon, *options: str, implicit: bool = False, typed: st
 
 # clients
 
-def by_swaks(daemon: TlsDaemon, implicit: bool) -> None:
+def by_swaks(daemon: SecureDaemon, implicit: bool) -> None:
     how = [str(daemon.secure_port), '--tls-on-connect'] if implicit else [str(daemon.port), '--tls']
     run('swaks', '--server', 'localhost', '--port', *how, '--tls-verify', '--tls-ca-path',
-        str(daemon.default.certificate), '--from', 'sender@example.org', '--to', 'recipient@example.com')
+        daemon.certificate, '--from', 'sender@example.org', '--to', 'recipient@example.com')
 
 
-def by_curl(daemon: TlsDaemon, implicit: bool) -> None:
+def by_curl(daemon: SecureDaemon, implicit: bool) -> None:
     url = f'smtps://{HOST}:{daemon.secure_port}' if implicit else f'smtp://{HOST}:{daemon.port}'
-    run('curl', '--silent', '--show-error', '--ssl-reqd', '--cacert', str(daemon.default.certificate), url,
+    run('curl', '--silent', '--show-error', '--ssl-reqd', '--cacert', daemon.certificate, url,
         '--mail-from', 'sender@example.org', '--mail-rcpt', 'recipient@example.com', '--upload-file', '-',
         typed='Subject: x\r\n\r\nbody\r\n')
 
 
-def by_smtplib(daemon: TlsDaemon, implicit: bool) -> None:
-    context = ssl.create_default_context(cafile=str(daemon.default.certificate))
+def by_smtplib(daemon: SecureDaemon, implicit: bool) -> None:
+    context = ssl.create_default_context(cafile=daemon.certificate)
     with smtplib.SMTP_SSL('localhost', daemon.secure_port, context=context) if implicit else \
             smtplib.SMTP('localhost', daemon.port) as client:
         if not implicit:
@@ -84,7 +77,7 @@ def by_smtplib(daemon: TlsDaemon, implicit: bool) -> None:
 
 @pytest.mark.parametrize('implicit', [False, True], ids=['STARTTLS', 'a port for TLS'])
 @pytest.mark.parametrize('client', [by_swaks, by_curl, by_smtplib])
-def test_a_message_over_tls(daemon: TlsDaemon, client: Callable[[TlsDaemon, bool], None], implicit: bool) -> None:
+def test_a_message_over_tls(daemon: SecureDaemon, client: Callable[[SecureDaemon, bool], None], implicit: bool) -> None:
     client(daemon, implicit)
     [document] = daemon.take('inbox', 1)
     assert document['connection']['secure'] is True
@@ -96,23 +89,23 @@ def test_a_message_over_tls(daemon: TlsDaemon, client: Callable[[TlsDaemon, bool
 @pytest.mark.parametrize('implicit', [False, True], ids=['STARTTLS', 'a port for TLS'])
 @pytest.mark.parametrize(('option', 'version'), [
     ('-tls1', ''), ('-tls1_1', ''), ('-tls1_2', 'TLSv1.2'), ('-tls1_3', 'TLSv1.3')])
-def test_versions(daemon: TlsDaemon, option: str, version: str, implicit: bool) -> None:
+def test_versions(daemon: SecureDaemon, option: str, version: str, implicit: bool) -> None:
     said = s_client(daemon, option, *ANY_VERSION, implicit=implicit)
     assert f'New, {version}, Cipher is ' in said if version else 'alert protocol version' in said, said
 
 
-def test_ciphers(daemon: TlsDaemon) -> None:
+def test_ciphers(daemon: SecureDaemon) -> None:
     assert 'Cipher is ECDHE-ECDSA-AES128-GCM-SHA256' in s_client(daemon, '-tls1_2', '-cipher',
                                                                  'AES256:AES128-GCM-SHA256:ECDHE+AES128')
     assert 'alert handshake failure' in s_client(daemon, '-tls1_2', '-cipher', 'AES256')
 
 
-def test_nothing_is_compressed(daemon: TlsDaemon) -> None:
+def test_nothing_is_compressed(daemon: SecureDaemon) -> None:
     assert 'Compression: NONE' in s_client(daemon, '-tls1_2', '-comp')
 
 
 @pytest.mark.parametrize('implicit', [False, True], ids=['STARTTLS', 'a port for TLS'])
-def test_a_renegotiation_is_refused(daemon: TlsDaemon, implicit: bool) -> None:
+def test_a_renegotiation_is_refused(daemon: SecureDaemon, implicit: bool) -> None:
     """A line that begins with R makes s_client ask for it."""
     said = s_client(daemon, '-tls1_2', implicit=implicit, typed='R\n')
     assert 'RENEGOTIATING' in said and 'no renegotiation' in said, said
@@ -122,8 +115,19 @@ def test_a_renegotiation_is_refused(daemon: TlsDaemon, implicit: bool) -> None:
 @pytest.mark.parametrize(('name', 'shown'), [
     ('localhost', 'localhost'), ('elsewhere.example', 'localhost'), ('mx.other.example', 'mx.other.example'),
     ('a.wild.example', 'mx.other.example'), ('MX.OTHER.EXAMPLE', 'mx.other.example')])
-def test_the_name_chooses_the_certificate(daemon: TlsDaemon, name: str, shown: str, implicit: bool) -> None:
+def test_the_name_chooses_the_certificate(daemon: SecureDaemon, name: str, shown: str, implicit: bool) -> None:
     assert f'subject=CN = {shown}\n' in s_client(daemon, '-servername', name, implicit=implicit)
+
+
+def test_a_name_that_is_none_is_a_line_in_the_log(daemon: SecureDaemon) -> None:
+    """Python can raise it nowhere."""
+    client = TlsLayer(any_client_context(), False, 'xx.example')
+    client.handshake(b'')
+    with socket.create_connection((HOST, daemon.secure_port), timeout=30) as connection:
+        connection.sendall(client.pending_output().replace(b'xx.example', b'\xff\xfe.example'))
+        assert connection.recv(100)[:1] in (b'\x15', b'')     # an alert
+    wait_until(lambda: '[Warning]' in daemon.output() and 'no TLS: callback failed' in daemon.output(), 'the line')
+    assert 'ignored UnicodeDecodeError' in daemon.output() and 'Traceback' not in daemon.output()
 
 
 # the start

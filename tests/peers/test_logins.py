@@ -1,10 +1,14 @@
-"""Logins checked by OpenLDAP and FreeRADIUS, and hashes made by mkpasswd: `python3 build.py peers`."""
+"""Logins checked by OpenLDAP, FreeRADIUS and nginx, and hashes made by mkpasswd: `python3 build.py peers`."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+import smtplib
+import ssl
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +20,12 @@ from mqlite.auth.open import open_authenticator
 from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.loop.clock import Clock
 from mqlite.smtp.sasl import Password
-from tests.support.directory import Directory, RadiusServer
+from tests.support.daemon import SecureDaemon
+from tests.support.directory import Directory, RadiusServer, WebServer
 from tests.support.loop import LoopBench, open_descriptors
+from tests.support.peers import Certificate
 from tests.support.process import HOST, find_program
+from tests.support.senders import open_folder
 
 PEOPLE = [
     # login              in a DN                    password
@@ -128,6 +135,61 @@ def test_a_server_of_before_blast_radius(bench: LoopBench, tmp_path: Path, closi
     closing.callback(old.close)
     with pytest.raises(AuthUnavailable, match='no Message-Authenticator: update the RADIUS server'):
         ask(bench, old.setting(), ('tim', 'tanstaaf'))
+
+
+# all of them, asked by a daemon for clients that log in over TLS
+
+@pytest.fixture(scope='module')
+def web_server() -> Iterator[WebServer]:
+    folder = open_folder('nginx')
+    made = WebServer(folder, {'tim': 'tanstaaf', 'josé': 'pä ß'})
+    yield made
+    made.close()
+    shutil.rmtree(folder)
+
+
+def auth_plain(client: smtplib.SMTP, login: str, password: str) -> int:
+    response = b64encode(f'\0{login}\0{password}'.encode()).decode()
+    return client.docmd('AUTH', f'PLAIN {response}')[0]
+
+
+@pytest.mark.parametrize('store', ['directory', 'radius', 'web_server'])
+def test_a_daemon_asks(request: pytest.FixtureRequest, tmp_path: Path, certificate: Certificate, store: str,
+                       closing: contextlib.ExitStack) -> None:
+    server = request.getfixturevalue(store)
+    setting = server.setting() if store == 'radius' else server.setting
+    daemon = SecureDaemon(tmp_path, certificate, smtp_auth=setting)
+    closing.callback(daemon.close)
+    daemon.start()
+    context = ssl.create_default_context(cafile=daemon.certificate)
+    for login, password, verdict in (('tim', 'tanstaaf', 235), ('josé', 'pä ß', 235), ('tim', 'Wr0ng!pw', 535)):
+        with smtplib.SMTP_SSL('localhost', daemon.secure_port, context=context) as client:
+            client.ehlo()
+            assert client.esmtp_features['auth'].split() == ['PLAIN', 'LOGIN']
+            assert auth_plain(client, login, password) == verdict
+            assert client.mail('a@example.org')[0] == 250
+            assert client.rcpt('b@example.com')[0] == (250 if verdict == 235 else 550)
+            if verdict == 235:
+                assert client.data('Subject: x\r\n\r\nbody\r\n')[0] == 250
+    assert [document['connection']['user'] for document in daemon.take('inbox', 2)] == ['tim', 'josé']
+    assert not [secret for secret in ('tanstaaf', 'pä ß', 'Wr0ng!pw') if secret in daemon.output()]
+
+
+def test_a_directory_that_went_away_while_a_daemon_runs(tmp_path: Path, certificate: Certificate,
+                                                        closing: contextlib.ExitStack) -> None:
+    """454, and one line for the operator; the client is not told that its password is wrong."""
+    folder = tmp_path / 'slapd'
+    folder.mkdir()
+    gone = Directory(folder, PEOPLE)
+    closing.callback(gone.close)
+    daemon = SecureDaemon(tmp_path, certificate, smtp_auth=gone.setting)
+    closing.callback(daemon.close)
+    daemon.start()
+    with smtplib.SMTP_SSL('localhost', daemon.secure_port, context=ssl._create_unverified_context()) as client:
+        client.ehlo()
+        gone.process.kill()
+        assert auth_plain(client, 'tim', 'tanstaaf') == 454
+    assert 'cannot be checked: LDAP server 127.0.0.1 port' in daemon.output()
 
 
 # mkpasswd

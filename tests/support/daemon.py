@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.peers import Certificate
 from tests.support.process import HOST, ROOT, WAIT_SECONDS, Process, answers, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
@@ -103,6 +104,18 @@ class Daemon:
         wait_until(enough, f'{count} documents on {queue}')
         assert len(taken) == count, f'{len(taken)} documents on {queue}, {count} were expected'
         return taken
+
+
+class SecureDaemon(Daemon):
+    """It offers STARTTLS, `secure_port` speaks TLS from the first byte, and what it receives stays on `inbox`."""
+
+    def __init__(self, folder: Path, *certificates: Certificate, **settings: object) -> None:
+        self.secure_port = free_port()
+        self.certificate = str(certificates[0].certificate)
+        super().__init__(
+            folder, CHECKOUT, rabbitmq_inbox='inbox', smtp_secure_port=self.secure_port,
+            smtp_certificate=', '.join(str(pair.certificate) for pair in certificates),
+            smtp_key=', '.join(str(pair.key) for pair in certificates), **settings)
 
 
 def run_cli(*arguments: str, input: bytes = b'', program: Sequence[str] = CHECKOUT,

@@ -1,8 +1,10 @@
-"""Private instances of the servers that logins are checked with: OpenLDAP's slapd and FreeRADIUS, each in a folder."""
+"""Private instances of the servers that logins are checked with: OpenLDAP's slapd, FreeRADIUS and nginx, each in a
+folder."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -75,6 +77,28 @@ server default {{
 }}
 """
 SIGN = 'update reply { Message-Authenticator := 0x00 }'
+NGINX_CONFIG = """\
+daemon off;
+pid {folder}/pid;
+error_log {folder}/log;
+events {{ }}
+http {{
+    access_log {folder}/access;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen {host}:{port};
+        location /mail {{
+            auth_basic "mail";
+            auth_basic_user_file {folder}/users;
+            root {folder}/www;
+        }}
+    }}
+}}
+"""
 
 
 class Directory:
@@ -126,4 +150,30 @@ class RadiusServer:
         return f'radius://mqlite:{secret}@{HOST}:{self.port}'
 
     def close(self) -> None:
+        self.process.close()
+
+
+class WebServer:
+    """nginx, whose /mail asks for a password."""
+
+    def __init__(self, folder: Path, users: dict[str, str]) -> None:
+        self.port = free_port()
+        (folder / 'www').mkdir()
+        (folder / 'www' / 'mail').touch()
+        made = {login: subprocess.run([find_program('openssl'), 'passwd', '-6', '-stdin'], input=password.encode(),
+                                      capture_output=True, check=True).stdout.decode().strip()
+                for login, password in users.items()}
+        (folder / 'users').write_text(''.join(f'{login}:{hashed}\n' for login, hashed in made.items()))
+        config = folder / 'nginx.conf'
+        config.write_text(NGINX_CONFIG.format(folder=folder, host=HOST, port=self.port))
+        self.process = Process([find_program('nginx'), '-c', config, '-e', folder / 'log'], folder)
+        self.process.wait_listening(self.port)
+
+    @property
+    def setting(self) -> str:
+        return f'http://{HOST}:{self.port}/mail'
+
+    def close(self) -> None:
+        self.process.signal(signal.SIGTERM)      # its master ends the workers
+        self.process.wait()
         self.process.close()
