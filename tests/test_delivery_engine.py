@@ -852,6 +852,17 @@ def test_a_line_for_each_attempt(make: Make, tmp_path: Path) -> None:
     assert len(bench.take('results')) == 3
 
 
+def test_a_server_that_takes_seven_bits_only(bench: Bench) -> None:
+    bench.exchanger.extensions.remove(b'8BITMIME')
+    bench.publish(mime='Subject: x\n\ngrün und mehr\n', keepmime=True)
+    bench.run()
+    assert bench.exchanger.messages == [(
+        b'MAIL FROM:<s@a.example>', [b'RCPT TO:<r@one.example>'],
+        b'Subject: x\r\nContent-Transfer-Encoding: quoted-printable\r\nMIME-Version: 1.0\r\n\r\n'
+        b'gr=C3=BCn und mehr\r\n')]
+    assert bench.final()['mime'] == 'Subject: x\n\ngrün und mehr\n'
+
+
 # notifications
 
 

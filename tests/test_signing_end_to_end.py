@@ -56,6 +56,13 @@ def test_a_document_is_signed_and_sealed(deliver: Callable[..., Any]) -> None:
     assert result['results'][-1]['sent']['data'] > len(arrived)
 
 
+def test_a_message_is_converted_before_it_is_signed(deliver: Callable[..., Any], sink: CapturingSink) -> None:
+    sink.extensions.remove(b'8BITMIME')
+    arrived, _ = deliver({'dkim': key_pair('rsa').entry(), 'mime': DOCUMENT['mime'].replace('body', 'bödy')})
+    assert arrived.isascii() and b'\r\nContent-Transfer-Encoding: base64\r\n' in arrived
+    assert dkim.verify(arrived, dnsfunc=answer)
+
+
 @pytest.mark.parametrize('force', [False, True])
 def test_a_key_that_cannot_sign(deliver: Callable[..., Any], force: bool) -> None:
     arrived, result = deliver({'dkim': key_pair('rsa').entry(key='nothing'), 'force': force})

@@ -6,6 +6,8 @@ A carrier is one connection: when the connection is over, so is the carrier. It 
 
 from __future__ import annotations
 
+from functools import partial
+
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, connected
 from mqlite.delivery.destination import Destination
@@ -15,7 +17,8 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Task, Waiter
 from mqlite.message.document import NoMime
 from mqlite.message.result import Result
-from mqlite.smtp.client import ClientSession
+from mqlite.message.seven_bit import to_seven_bit
+from mqlite.smtp.client import ClientSession, Sign
 from mqlite.smtp.reply import ClientFailure
 
 
@@ -92,8 +95,10 @@ class Carrier:
         if companion is not None:
             companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient, job.delivery.body)
         try:
-            sign = None if self._signer is None else self._signer.for_message(job.keys)
-            reply = await session.send(job.envelope, job.mime, sign)
+            finish = None if self._signer is None else self._signer.for_message(job.keys)
+            if '8BITMIME' not in session.extensions:
+                finish = partial(_in_seven_bits, finish)
+            reply = await session.send(job.envelope, job.mime, finish)
         except ClientFailure as failure:
             if reused and failure.state == 'mailfrom' and not session.usable:
                 return None
@@ -116,3 +121,9 @@ class Carrier:
         session, self._session = self._session, None
         if session is not None:
             session.hang_up()
+
+
+async def _in_seven_bits(sign: Sign | None, mime: bytes) -> bytes:
+    """The message for a server that takes no other; signed after that."""
+    mime = to_seven_bit(mime)
+    return mime if sign is None else await sign(mime)

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from mqlite.errors import PermanentError
 from mqlite.message.fields import format_address, make_field
 from mqlite.message.transfer import encode_base64, encode_shorter, fits_seven_bit
+from mqlite.smtp.framing import ended
 
 #   property    field        several addresses
 _ADDRESSES = (
@@ -56,8 +57,7 @@ def build_message(parts: dict[str, Any], now: float, domain: str) -> bytes:
     if 'message-id' not in names:
         header.append(make_field('Message-ID', f'<{seed[:32]}@{domain}>'))
     header += [make_field(name, value) for name, value in own]
-    made = b''.join(header) + b'MIME-Version: 1.0\r\n' + _body(parts, seed)
-    return made if made.endswith(b'\r\n') else made + b'\r\n'
+    return ended(b''.join(header) + b'MIME-Version: 1.0\r\n' + _body(parts, seed))
 
 
 def _refuse(parts: dict[str, Any]) -> None:

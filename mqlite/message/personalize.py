@@ -18,6 +18,7 @@ from typing import Any
 from mqlite.message.fields import FieldError, format_address, make_field
 from mqlite.message.mime import Entity, field_name, split_fields
 from mqlite.message.transfer import set_text, text_of
+from mqlite.smtp.framing import ended
 from mqlite.template.parser import compile_template
 
 _FIELDS = ('from', 'to', 'subject')
@@ -40,7 +41,7 @@ def personalize(mime: bytes, variables: dict[str, Any]) -> bytes:
             set_text(part, compile_template(text).render(variables))
             if part is whole and part.contents.type:
                 whole.set_field('mime-version', b'MIME-Version: 1.0\r\n')
-    return whole.octets()
+    return ended(whole.octets())
 
 
 def _text_parts(entity: Entity) -> Iterator[Entity]:

@@ -94,7 +94,12 @@ def normalise(data: bytes) -> bytes:
     """Every CR, LF or CRLF becomes CRLF, and the last line is ended."""
     if has_bare_line_ends(data):
         data = data.replace(b'\r\n', b'\n').replace(b'\r', b'\n').replace(b'\n', b'\r\n')
-    return data if data.endswith(b'\r\n') or not data else data + b'\r\n'
+    return ended(data) if data else data
+
+
+def ended(data: bytes) -> bytes:
+    """With a line end at its end: the final dot must stand on a line of its own."""
+    return data if data.endswith(b'\r\n') else data + b'\r\n'
 
 
 def encode_data(mime: bytes) -> bytes:
