@@ -8,16 +8,32 @@ server must answer the same in all of them.
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mqlite.loop.tls import client_context
+from mqlite.smtp.commands import COMMANDS
+from mqlite.smtp.extensions import EXTENSIONS
+from mqlite.smtp.reply import REPLIES
+from mqlite.smtp.session import Limits
 from tests.support.dialogue import Dialogue, Kept, Turn, read_dialogue
 from tests.support.peers import Certificate
 from tests.support.process import ROOT
 from tests.support.smtp import Bench, logins, without_received
+
+# Replies that no client can bring about by what it says to a server like this one, and where they are shown.
+ELSEWHERE = {
+    'shutdown':           'test_smtp_server', 'internal-error': 'test_smtp_server', 'too-busy': 'test_smtp_server',
+    'session-over':       'test_smtp_limits', 'early-talker': 'test_smtp_limits', 'client-rate': 'test_smtp_limits',
+    'client-connections': 'test_smtp_limits', 'client-messages': 'test_smtp_limits',
+    'client-recipients':  'test_smtp_limits', 'not-proxied': 'test_smtp_proxy', 'queue-trouble': 'test_receive',
+    'plugin-trouble':     'test_plugin_logins', 'auth-needs-tls': 'test_smtp_auth',
+    'auth-unavailable':   'test_smtp_auth', 'too-many-logins': 'test_smtp_auth',
+}
 
 
 def shapes_of(dialogue: Dialogue) -> list[str]:
@@ -33,7 +49,7 @@ def shapes_of(dialogue: Dialogue) -> list[str]:
 
 FILES = sorted((ROOT / 'tests/data/dialogues').glob('*.txt'))
 CASES = [(path, shape) for path in FILES for shape in shapes_of(read_dialogue(path))]
-LIMITS = ('size', 'recipients', 'errors', 'dsn', 'loose')
+LIMITS = tuple(field.name for field in fields(Limits))
 PROPERTIES = ('dsn', 'smtputf8', 'requiretls', 'security')  # of a document, that come from what the client said
 
 
@@ -107,6 +123,38 @@ def test_dialogue(path: Path, shape: str, certificate: Certificate) -> None:
             bench.run(play(bench, dialogue, shape == 'octets'))
         assert [kept_of(document) for document in bench.documents()] == dialogue.kept
         assert len(bench.server) == 0
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'PUT', 'OPTIONS', 'CONNECT', 'post'])
+def test_no_method_of_http_is_obeyed(tmp_path: Path, method: str) -> None:
+    path = tmp_path / 'browser.txt'
+    path.write_text((ROOT / 'tests/data/dialogues/browser.txt').read_text().replace('POST', method))
+    dialogue = read_dialogue(path)
+    with bench_for(dialogue) as bench:
+        bench.run(play(bench, dialogue, False))
+
+
+def said(side: str) -> list[str]:
+    """What one side says in all dialogues."""
+    return [line[3:] for path in FILES for line in path.read_text('utf-8').splitlines() if line.startswith(side)]
+
+
+def test_every_reply_stands_in_a_dialogue() -> None:
+    lines = said('S')
+    for name, (code, status, text) in REPLIES.items():
+        pattern = re.escape(f'{code} {status} {text}'.replace('  ', ' ')).replace(r'\{\}', '.*')
+        assert any(re.fullmatch(pattern, line) for line in lines) != (name in ELSEWHERE), name
+
+
+def test_every_verb_and_parameter_stands_in_a_dialogue() -> None:
+    lines = [line.upper().split() for line in said('C')]
+    methods = {'GET', 'HEAD', 'PUT', 'OPTIONS', 'CONNECT'}
+    assert set(COMMANDS) - methods <= {words[0] for words in lines if words}
+    for extension in EXTENSIONS:
+        for verb, parameters in (('MAIL', extension.mail), ('RCPT', extension.rcpt)):
+            for name in parameters:
+                assert any(words[:1] == [verb] and word.partition('=')[0] == name
+                           for words in lines for word in words[2:]), f'{verb} {name}'
 
 
 @pytest.mark.parametrize(('text', 'complaint'), [

@@ -29,6 +29,7 @@ class Command:
     check: Callable[[Session, str], Any]
     proceed: Callable[[Session, Any], bytes]
     step: str = ''  # what plugins are asked about; '' when they are not
+    optional: bool = False  # there only while EHLO has a line of its name
     last: bool = False  # its reply must be read before the next command is sent (RFC 2920 3.1)
 
 
@@ -279,8 +280,10 @@ def _check_help(session: Session, argument: str) -> str:
 
 
 def _proceed_help(session: Session, topic: str) -> bytes:
+    offered = {line.partition(' ')[0] for line in offers(session)}
     lines = [' '.join([row.syntax, *(f'[{name}]' for name in parameter_names(session, verb))])
-             for verb, row in COMMANDS.items() if row.syntax and topic in ('', verb)]
+             for verb, row in COMMANDS.items()
+             if row.syntax and topic in ('', verb) and (topic or not row.optional or verb in offered)]
     return session.idled(format_reply(214, '2.0.0', *([] if topic else ['Commands:']), *lines))
 
 
@@ -324,8 +327,8 @@ COMMANDS: dict[str, Command] = {
     'RCPT': Command('RCPT TO:<address>',                 _check_rcpt,        _proceed_rcpt, 'mq_smtp_in_rcptto'),
     'DATA': Command('DATA',                              _check_data,        _proceed_data, last=True),
     'BDAT': Command('BDAT size [LAST]',                  _check_bdat,        _proceed_bdat),
-    'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls),
-    'AUTH': Command('AUTH mechanism [initial-response]', _check_auth,        _proceed_auth),
+    'STARTTLS': Command('STARTTLS',                      _check_starttls,    _proceed_starttls, optional=True),
+    'AUTH': Command('AUTH mechanism [initial-response]', _check_auth,        _proceed_auth, optional=True),
     'RSET': Command('RSET',                              _check_no_argument, _proceed_rset),
     'NOOP': Command('NOOP',                              _check_nothing,     _proceed_noop, last=True),
     'VRFY': Command('VRFY name',                         _check_vrfy,        _proceed_vrfy, last=True),

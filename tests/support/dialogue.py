@@ -16,7 +16,8 @@ A file has settings (`name: value`, small letters), an empty line, and steps; `#
     R: state result [code [status]]    what came of it for the client: a result's words, in the order of the messages
 
 Consecutive lines of one side are one write: that is how pipelining is written down. In client lines and in `mime`,
-`\r \n \t \\` and `\xNN` stand for these octets; other characters are UTF-8. Nothing here knows mqlite.
+`\r \n \t \\` and `\xNN` stand for these octets, `\xNN*3` for three of them; other characters are UTF-8. Nothing here
+knows mqlite.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def add_turn(dialogue: Dialogue, kind: str, text: str) -> None:
 
 def unescape(text: str) -> bytes:
     """The octets; text that stands for none of them is UTF-8."""
-    return re.sub(rb'\\(x[0-9a-f]{2}|[rnt\\])', lambda match: _octet(match[1]), text.encode('utf-8'))
+    return re.sub(rb'\\(x[0-9a-f]{2}|[rnt\\])(?:\*([0-9]+))?', lambda match: _octet(match[1]) * int(match[2] or 1),
+                  text.encode('utf-8'))
 
 
 def _octet(name: bytes) -> bytes:
