@@ -21,7 +21,6 @@ ANY_ADDRESS = ('0.0.0.0', '::')
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # what listening on :: gives on a host without IPv6
 BACKLOG = 1024  # connections the kernel keeps for us while we are busy
 _ACCEPTS_PER_TURN = 64  # so that a flood of new clients does not stop the old ones
-_SHARED_PER_TURN = 1  # where several loops accept from one socket
 _YIELD = 0.002  # seconds for a loop that has less to do to take a client; if it is held up, we do
 _PAUSE = 1.0  # seconds without accepting when that fails: descriptors or memory have run out
 
@@ -68,7 +67,6 @@ class Listener:
         self._on_accept = on_accept
         self._on_trouble = on_trouble
         self._is_busiest = is_busiest
-        self._burst = _SHARED_PER_TURN if is_busiest is not None else _ACCEPTS_PER_TURN
         self._local = None if self.address in ANY_ADDRESS else (self.address, self.port)
 
     def start(self) -> None:
@@ -93,7 +91,7 @@ class Listener:
         self._accept()
 
     def _accept(self) -> None:
-        for _ in range(self._burst):
+        for _ in range(_ACCEPTS_PER_TURN):
             if self._sock.fileno() < 0:
                 return  # on_accept has closed us
             try:
@@ -110,6 +108,8 @@ class Listener:
             except BaseException:
                 stream.close()  # nobody has taken it
                 raise
+            if self._is_busiest is not None and self._is_busiest():
+                return  # the next one is for others
 
     def _pause(self, error: OSError) -> None:
         """Accepting would fail again at once and keep the loop busy: leave the clients in the backlog for a while."""
