@@ -90,7 +90,7 @@ class WorkerProcess:
         self._seats[0].take(self._reactor.thread)
         plugins = self._load_plugins()
         run_in_all(plugins, 'mq_initialize', self._seats[0])
-        threads = [LoopThread(self._reactor, f'worker {number}', self._log.mistake)
+        threads = [LoopThread(self._reactor, f'loop {number}', self._log.mistake)
                    for number in range(2, len(self._seats) + 1)]
         posts = [Post(thread.reactor, thread.spawn, seat) for thread, seat in zip(threads, self._seats[1:])]
         posts.insert(0, Post(self._reactor, self._reactor.spawn, self._seats[0]))
@@ -111,7 +111,7 @@ class WorkerProcess:
         if not directory:
             return []
         plugins = load_plugins(directory, log, int(settings.text('plugin-generation') or 0),
-                               settings.text('plugin-shim'), self._hooks)
+                               settings.text('plugin-shim'), self._seats[0], self._hooks)
         log.info(f'plugins in {directory}: {", ".join(plugin.name for plugin in plugins) or "none"}')
         return plugins
 

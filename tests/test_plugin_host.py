@@ -14,7 +14,7 @@ import pytest
 from mqlite.errors import ConfigError
 from mqlite.plugin.loader import load_plugins
 from tests.support.c_plugin import build_plugin
-from tests.support.plugins import LOG, PluginBench, build
+from tests.support.plugins import LOG, SEAT, PluginBench, build
 
 Make = Callable[..., PluginBench]
 OK = b'220 250 250 250 354 250 221'
@@ -316,13 +316,13 @@ def test_a_binary_made_without_our_header(folder: Path, source: str) -> None:
 def test_what_is_no_plugin_stops_the_start(tmp_path: Path, source: str, text: str) -> None:
     build_plugin(tmp_path, source, name='10-bad')
     with pytest.raises(ConfigError, match=text) as caught:
-        load_plugins(str(tmp_path), LOG, 0, '')
+        load_plugins(str(tmp_path), LOG, 0, '', SEAT)
     assert '10-bad' in str(caught.value)
 
 
 def test_a_directory_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match='plugin-directory'):
-        load_plugins('/no/such/folder', LOG, 0, '')
+        load_plugins('/no/such/folder', LOG, 0, '', SEAT)
 
 
 # Python

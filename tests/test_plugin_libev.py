@@ -21,6 +21,7 @@ from mqlite.plugin import host_library, libev
 from mqlite.plugin.host_library import HostLibraryError
 from tests.support.c_plugin import build_plugin
 from tests.support.loop import LoopBench, open_descriptors
+from tests.support.plugins import SEAT
 
 PLUGIN = """
 #include <ev.h>
@@ -102,7 +103,7 @@ class EvBench(LoopBench):
 
     def __init__(self, plugin: ctypes.CDLL) -> None:
         super().__init__(Clock())
-        self.clock = libev.LibevClock(self.reactor)
+        self.clock = libev.LibevClock(self.reactor, SEAT)
         self.plugin, self.loop = plugin, self.clock.pointer
         self.told: list[int] = []
         self.on_told: Callable[[], object] = bool
@@ -313,7 +314,7 @@ def test_after_the_end_the_reactor_waits_as_before_and_no_descriptor_is_left(plu
     reactor = Reactor()
     before, clock = open_descriptors(), reactor.clock
     for _ in range(3):
-        made = libev.LibevClock(reactor)
+        made = libev.LibevClock(reactor, SEAT)
         assert reactor.clock is made
         reactor.run(sleep(reactor, TICK))
         made.close()
@@ -325,7 +326,7 @@ def test_after_the_end_the_reactor_waits_as_before_and_no_descriptor_is_left(plu
 def test_a_clock_that_jumps_cannot_be_driven() -> None:
     bench = LoopBench()
     with contextlib.closing(bench), pytest.raises(HostLibraryError, match='libev cannot drive a VirtualClock'):
-        libev.LibevClock(bench.reactor)
+        libev.LibevClock(bench.reactor, SEAT)
 
 
 @pytest.mark.parametrize(('change', 'said'), [
@@ -337,7 +338,7 @@ def test_a_host_without_it_is_told(monkeypatch: pytest.MonkeyPatch, change: dict
     monkeypatch.setitem(host_library.LIBRARIES, 'libev', row)
     reactor = Reactor()
     with contextlib.closing(reactor), pytest.raises(HostLibraryError, match=said):
-        libev.LibevClock(reactor)
+        libev.LibevClock(reactor, SEAT)
     assert type(reactor.clock) is Clock
 
 
@@ -350,4 +351,4 @@ def test_no_descriptor_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(host_library.LIBRARIES, 'libev', row)
     reactor = Reactor()
     with contextlib.closing(reactor), pytest.raises(HostLibraryError, match='are there descriptors left'):
-        libev.LibevClock(reactor)
+        libev.LibevClock(reactor, SEAT)

@@ -168,7 +168,7 @@ def test_a_message_that_goes_out(folder: Path) -> None:
 
 def test_a_context(folder: Path) -> None:
     """In generation 5 the two functions give nothing back, and cannot take control."""
-    plugins = load_plugins(str(folder), LOG, 0, '')
+    plugins = load_plugins(str(folder), LOG, 0, '', SEAT)
     steps = 2 if plugins[0].generation == 3 else 0      # type: ignore[attr-defined]
     for plans in every_combination():
         reactor = Reactor()

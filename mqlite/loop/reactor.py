@@ -86,9 +86,13 @@ class Reactor:
         except OSError:
             pass  # the loop is closed: there is nothing to wake
 
+    def is_inside(self) -> bool:
+        """Whether this is the loop's thread."""
+        return threading.get_ident() == self.thread
+
     def run_inside(self, fn: Callable[..., object], *args: Any) -> None:
         """Run it in the loop's thread: at once when this is it."""
-        if threading.get_ident() == self.thread:
+        if self.is_inside():
             fn(*args)
         else:
             self.call_from_thread(fn, *args)

@@ -65,7 +65,8 @@ class Chain:
                     subject: tuple[Any, ...]) -> str | None:
         """Call one plugin, and wait as long as it is in control; the outcome, None when it did not take control."""
         context: Context = owner.context
-        hold = owner.hold = Hold(context, plugin, step)
+        message = subject[0].digest if subject and isinstance(subject[0], Message) else NO_DIGEST
+        hold = owner.hold = Hold(context, plugin, step, message)
         context.holds.append(hold)
         if isinstance(owner, Connection):
             owner.sent = b''
@@ -89,7 +90,7 @@ class Chain:
 
     def _call(self, hold: Hold, marked: bytes, owner: Owner, subject: tuple[Any, ...]) -> bool:
         clock, log, seat = owner.context.reactor.clock, owner.context.log, owner.context.seat
-        seat.enter(marked, subject[0].digest if subject and isinstance(subject[0], Message) else NO_DIGEST)
+        seat.enter(marked, hold.message)
         start = clock.monotonic()
         try:
             taken = hold.plugin.call(hold, owner, subject)

@@ -211,9 +211,12 @@ class Exports:
         if handle is None:
             return None
         context: Context = handle.thing
+        if not context.reactor.is_inside():
+            self._tell('MQ_ev', 'MQ_ev was called in another thread than that of the context: it gives NULL')
+            return None
         if context.libev is None:
             try:
-                context.libev = LibevClock(context.reactor)
+                context.libev = LibevClock(context.reactor, context.seat)
             except HostLibraryError as error:
                 self._tell('MQ_ev', str(error))
                 return None

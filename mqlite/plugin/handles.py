@@ -25,7 +25,7 @@ class Handle:
 
 
 class Handles:
-    """All handles of the process; any thread may look one up."""
+    """All handles of the process, for any thread."""
 
     def __init__(self) -> None:
         self._handles: dict[int, Handle] = {}
@@ -41,8 +41,11 @@ class Handles:
         key = id(plugin), id(thing)
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = next(self._fresh)
-            self._handles[number] = Handle(plugin, thing)
+            fresh = next(self._fresh)
+            self._handles[fresh] = Handle(plugin, thing)  # before anybody can know the number
+            number = self._numbers.setdefault(key, fresh)
+            if number != fresh:
+                del self._handles[fresh]  # another thread was faster
         return number
 
     def drop(self, plugin: Plugin, thing: object) -> None:

@@ -28,9 +28,11 @@ EXPIRED, ABANDONED = 'expired', 'abandoned'
 class Hold:
     """One call of one plugin for one step."""
 
-    def __init__(self, context: Context, plugin: Plugin, step: str) -> None:
+    def __init__(self, context: Context, plugin: Plugin, step: str, message: bytes) -> None:
+        """`message`: the digest of the one that it is about, if that is on a queue."""
         self.plugin = plugin
         self.step = step
+        self.message = message
         self.outcome: str | None = None
         self.on_abandon: Callable[[], object] | None = None  # ends what the plugin does for this step, if we can
         self._context = context

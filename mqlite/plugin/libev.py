@@ -27,6 +27,7 @@ import ctypes
 from mqlite.loop.clock import Clock, Ready, Selector
 from mqlite.loop.reactor import Reactor
 from mqlite.plugin.host_library import HostLibraryError, open_library
+from mqlite.recorder import Seat, mark
 
 _FUNCTIONS = (
     # name          result   arguments
@@ -40,6 +41,7 @@ _FUNCTIONS = (
 )
 _READ = 1 | 0x80                # EV_READ | EV__IOFDSET: the descriptor is one that the loop does not know yet
 _NOWAIT, _ONCE = 1, 2           # EVRUN_NOWAIT, EVRUN_ONCE
+_MARK = mark('libev, on behalf of a plugin that has called MQ_ev')
 _BEST_BACKEND = 0               # EVFLAG_AUTO: epoll on Linux; the operator's LIBEV_FLAGS may say otherwise
 
 
@@ -63,7 +65,7 @@ class LibevClock(Clock):
     """The machine's clocks, and a wait that libev drives. `pointer` is the struct ev_loop *; make and use it in the
     thread of the reactor. HostLibraryError when there is no libev or the reactor's clock cannot be replaced."""
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, seat: Seat) -> None:
         if type(reactor.clock) is not Clock:
             raise HostLibraryError(f'MQ_ev gives NULL: libev cannot drive a {type(reactor.clock).__name__}')
         self._ev = open_library('libev', _FUNCTIONS)
@@ -78,16 +80,18 @@ class LibevClock(Clock):
         self._timer = EvTimer(callback=nothing)
         self._io_at, self._timer_at = ctypes.addressof(self._io), ctypes.addressof(self._timer)
         self._ev.io_start(self.pointer, self._io_at)
-        self._reactor, self._before = reactor, reactor.clock
+        self._reactor, self._before, self._seat = reactor, reactor.clock, seat
         reactor.clock = self
 
     def wait(self, selector: Selector, seconds: float | None, busy: bool) -> Ready:
+        self._seat.enter(_MARK)
         if seconds is not None and seconds <= 0:
             self._ev.run(self.pointer, _NOWAIT)
         else:
             self._timer.repeat = seconds or 0.0
             self._ev.timer_again(self.pointer, self._timer_at)  # starts it, puts it off, or stops it when repeat is 0
             self._ev.run(self.pointer, _ONCE)
+        self._seat.leave()
         return selector.select(0)
 
     def close(self) -> None:

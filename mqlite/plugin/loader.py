@@ -21,6 +21,7 @@ from mqlite.plugin.hooks import Hooks
 from mqlite.plugin.momentum import find_module
 from mqlite.plugin.objects import Connection, Owner, Plugin
 from mqlite.plugin.python_plugin import PythonPlugin
+from mqlite.recorder import Seat, mark
 
 
 class CPlugin:
@@ -77,11 +78,11 @@ class CPlugin:
         self._handles.drop(self, thing)
 
 
-def load_plugins(directory: str, log: Log, generation: int, shim_path: str,
+def load_plugins(directory: str, log: Log, generation: int, shim_path: str, seat: Seat,
                  hooks: Hooks | None = None) -> list[Plugin]:
     """All plugins of the directory. `generation` 3, 5, or 0 for undecided; `shim_path` may be ''. ConfigError.
 
-    `hooks`: where they register for Momentum's hooks.
+    `seat`: where it is noted that they are called. `hooks`: where they register for Momentum's hooks.
     """
     hooks = hooks or Hooks(log)
     try:
@@ -91,6 +92,7 @@ def load_plugins(directory: str, log: Log, generation: int, shim_path: str,
     plugins: list[Plugin] = []
     for name in names:
         path = os.path.abspath(os.path.join(directory, name))
+        seat.enter(mark(f'{name}, which was being loaded'))
         if name.endswith('.py'):
             plugins.append(PythonPlugin(path, name, hooks))
             continue
@@ -100,6 +102,7 @@ def load_plugins(directory: str, log: Log, generation: int, shim_path: str,
         exports = _loaded[0][1]
         exports.use_hooks(hooks)
         plugins.append(_load_object(path, name, exports, generation))
+    seat.leave()
     return plugins
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Callable, Protocol
 
 from mqlite.log import Log
@@ -61,6 +62,12 @@ class Context:
     @property
     def context(self) -> Context:
         return self
+
+    def enter(self, plugin: Plugin, marked: bytes) -> None:
+        """A plugin is called back: on account of the message that it is in control of, if that is the only one."""
+        holds = self.holds
+        only = len(holds) == 1 and holds[0].plugin is plugin
+        self.seat.enter(marked, holds[0].message if only else NO_DIGEST)
 
 
 class Connection:
@@ -149,7 +156,7 @@ class Message:
     def local(self) -> bool:
         return self.recipient.local
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """What it is known by after a crash; one that comes in is on no queue yet."""
         return digest(self.body) if self.body else NO_DIGEST
@@ -217,7 +224,7 @@ class Timer:
 
     def _fire(self) -> None:
         self.over = True
-        self._context.seat.enter(self._mark)
+        self._context.enter(self._plugin, self._mark)
         try:
             self._fn()
         finally:
@@ -259,7 +266,7 @@ class Watcher:
             self.stop()
 
     def _ready(self, events: int) -> None:
-        self._context.seat.enter(self._mark)
+        self._context.enter(self._plugin, self._mark)
         try:
             self._fn((1 if events & READ else 0) | (2 if events & WRITE else 0))
         finally:

@@ -77,7 +77,7 @@ class PluginBench(Bench):
 
 def make_host(folder: Path, reactor: Reactor, hooks: Hooks | None = None) -> PluginHost:
     """The plugins of a folder, loaded and initialised; they have no context yet."""
-    plugins = load_plugins(str(folder), LOG, 0, '', hooks)
+    plugins = load_plugins(str(folder), LOG, 0, '', SEAT, hooks)
     run_in_all(plugins, 'mq_initialize', SEAT)
     return PluginHost(plugins, reactor, LOG, PATIENCE, SEAT, hooks)
 
