@@ -120,6 +120,11 @@ class Forks:
         self._children.append(child)
         return child
 
+    def close(self) -> None:
+        """No child is left."""
+        os.close(self._life)
+        os.close(self._life_held)
+
     def _live(self, work: Callable[[Parent], int], parent: Parent) -> None:
         """The life of a child."""
         status = _FAILED
@@ -129,8 +134,9 @@ class Forks:
             parent.end_with_parent()
             parent.report_crashes()
             status = work(parent)
-        except BaseException:
+        except BaseException as error:
             traceback.print_exc()
+            parent.tell(f'{error!r}\n')
         finally:
             os._exit(status)
 
