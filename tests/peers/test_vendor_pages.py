@@ -21,7 +21,7 @@ import pytest
 from mqlite.plugin.loader import load_plugins
 from mqlite.smtp.reply import ClientFailure
 from tests.support.exchanger import ClientBench
-from tests.support.plugins import LOG, PluginBench, make_host
+from tests.support.plugins import LOG, SEAT, PluginBench, make_host
 from tests.support.process import ROOT, find_program
 
 DOCS = os.environ.get('MAILERQ_DOCS', '')
@@ -162,7 +162,7 @@ def test_every_function_is_found(version: str, folder: Path) -> None:
             addresses = ', '.join(f'(void *){function}' for function in functions)
             plugin(folder, f'{place:02}', snippet, f'void *const functions[] = {{ {addresses} }};\n')
             names += functions
-    assert len(load_plugins(str(folder), LOG, 0, '')) == len(names) > 20
+    assert len(load_plugins(str(folder), LOG, 0, '', SEAT)) == len(names) > 20
     assert {function[3].isupper() for function in names if function != 'MQ_ev'} == {version == '3.0'}
 
 
