@@ -96,7 +96,8 @@ def test_a_plugin_that_blocks_holds_up_one_thread_only(start_daemon: Start, tmp_
         #include <unistd.h>
         static int blocked;     /* the thread that is */
         bool mq_smtp_in_mailfrom(MQ_Context *x, MQ_Connection *c, MQ_Address *a) { (void)x; (void)c; (void)a;
-            while (!blocked || blocked == gettid()) { blocked = gettid(); pause(); }
+            if (!blocked) { blocked = gettid(); MQ_log(MQ_INFO, "blocked"); }
+            while (blocked == gettid()) pause();
             return false; }""", name='10-block')
     daemon = start_daemon(plugin_directory=folder, smtp_threads=2)
     assert daemon.process
@@ -104,10 +105,16 @@ def test_a_plugin_that_blocks_holds_up_one_thread_only(start_daemon: Start, tmp_
         stuck = stack.enter_context(connect(daemon.port))
         stuck.ehlo()
         stuck.putcmd('MAIL', 'FROM:<a@example.org>')
+        daemon.process.wait_printed('blocked')          # whom it has accepted before is stuck, too
         for _ in range(6):
-            with connect(daemon.port) as client:        # the loop that stands still has been the last to accept
+            with connect(daemon.port) as client:
                 client.ehlo()
                 assert client.mail('b@example.org')[0] == 250
-        daemon.process.signal(signal.SIGTERM)
-        daemon.process.signal(signal.SIGTERM)           # it cannot stop in good order
-        assert daemon.process.wait() == 1
+        process = daemon.process
+
+        def gone() -> bool:
+            process.signal(signal.SIGTERM)      # not in good order, but at the second that it sees
+            return not process.running
+
+        wait_until(gone, 'the end')
+        assert process.wait() == 1
