@@ -51,6 +51,9 @@ class Daemon:
         if not allow_open_files(settings.integer('smtp-connections') + OTHER_FILES):
             self._log.warning('this host allows us fewer open files than smtp-connections needs; see ulimit -Hn')
         self._certificates = load_certificates(settings, self._log)
+        if settings.text('smtp-auth') and not self._certificates and not settings.flag('smtp-auth-clear'):
+            self._log.warning('logins are taken from this host only, because no TLS is there to protect passwords: set '
+                              'smtp-certificate, or smtp-auth-clear: true to take them in clear')
         if settings.text('user'):
             become_user(settings.text('user'))
         prepare(settings, self._log)

@@ -20,6 +20,7 @@ MailerQ's, or are ours, with the reason:
                                                to is an invitation, and two copies on one host must both start
     application-log      stderr (*)            who starts a program wants to see why it stops
     daemon               false (true)          supervisors and containers want the process in the foreground
+    smtp-auth-clear      false, ours (taken)   a password that has crossed a network in clear is nobody's secret
     smtp-client-*        ours                  a stranger is a client outside smtp-range, counted by address, in IPv6 by
                                                /64; 50 connections at once is Postfix's limit too
     send-log-file        empty (send.log)      no file but the queue appears in the working directory unasked

@@ -158,16 +158,12 @@ def make_desk(reactor: Reactor, settings: Settings, hostname: str, host: PluginH
     setting, judged = settings.text('smtp-auth'), host is not None and host.judges_logins
     if not setting and not judged:
         return None
-    clear = settings.flag('smtp-auth-clear')
-    if not clear and not settings.items('smtp-certificate'):
-        log.warning('logins are taken from this host only, because no TLS is there to protect passwords: set '
-                    'smtp-certificate, or smtp-auth-clear: true to take them in clear')
     try:
         store = open_authenticator(reactor, make_resolver(reactor, settings), setting) if setting else None
     except ConfigError as error:
         raise ConfigError(f'smtp-auth: {error}') from None
     limited = setting and settings.origin('smtp-range') != DEFAULT
-    return LoginDesk(reactor, hostname, store, judged, log.warning, clear,
+    return LoginDesk(reactor, hostname, store, judged, log.warning, settings.flag('smtp-auth-clear'),
                      settings.networks('smtp-range') if limited else None)
 
 

@@ -43,7 +43,7 @@ _Counts = dict[Key, tuple[float, float]]  # count, and the moment when it was th
 
 
 class Guesses:
-    """All failures of one process. `now` is a monotonic clock's, in seconds."""
+    """All failures that one worker has seen. `now` is a monotonic clock's, in seconds."""
 
     def __init__(self) -> None:
         self._clients: _Counts[str] = {}

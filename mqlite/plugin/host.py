@@ -25,7 +25,6 @@ from mqlite.smtp.reply import ClientFailure
 from mqlite.smtp.session import Address, Objection, Session
 
 INCOMING = 'mq_smtp_in_'
-IN_AUTHENTICATE = 'mq_smtp_in_authenticate'
 OUT_DATA, OUT_SENT = 'mq_smtp_out_data', 'mq_smtp_out_sent'
 
 
@@ -71,7 +70,7 @@ class PluginHost:
 
     @property
     def judges_logins(self) -> bool:
-        return IN_AUTHENTICATE in self.chain.steps
+        return 'mq_smtp_in_authenticate' in self.chain.steps
 
     @property
     def asks_outgoing(self) -> bool:
