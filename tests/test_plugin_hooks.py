@@ -12,8 +12,8 @@ import pytest
 
 from mqlite.message.result import Result
 from mqlite.plugin import outgoing
-from mqlite.plugin.domains import Domains
-from mqlite.plugin.outgoing import CONN_ERRORS, SLOTS, OutgoingHooks
+from mqlite.plugin.domains import SLOTS, Domains, Slots
+from mqlite.plugin.outgoing import CONN_ERRORS, OutgoingHooks
 from tests.support.hook_bench import INCLUDES, SAY, HookBench
 from tests.support.plugins import LOG, build
 from tests.support.process import HOST
@@ -88,10 +88,10 @@ def test_the_index_of_the_local_address(start: Start, sources: tuple[str, ...] |
         assert set(peers) == set(sources or (HOST,)), 'and it is where the connection came from'
 
 
-def test_no_more_indices_than_can_be_kept(start: Start) -> None:
-    hooks_ = start(TELL).hooks
-    assert [hooks_._slot(str(number)) for number in range(SLOTS + 2)][-3:] == [SLOTS - 1, SLOTS, SLOTS]
-    assert hooks_._slot('0') == 0
+def test_no_more_indices_than_can_be_kept() -> None:
+    slots = Slots()
+    assert [slots[str(number)] for number in range(SLOTS + 2)][-3:] == [SLOTS - 1, SLOTS, SLOTS]
+    assert slots['0'] == 0 and slots[str(SLOTS)] == SLOTS
 
 
 def test_errors_of_the_kernel_have_their_names(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
-"""Domains as hooks see them: what came of the messages for each, and what the name system said last.
+"""Domains and local addresses as hooks see them: what came of the messages for a domain, and what the name system said
+last; an index for an address.
 
 Counted from the first registration of a hook on, for all loops of a process together. A Domain never changes, so a hook
-is told numbers that belong together. Limits: CAPACITY domains; the one that was not asked for the longest is forgotten,
-and begins anew at 0 when it comes up again.
+is told numbers that belong together. Limits: CAPACITY domains, of which the one that was not asked for the longest is
+forgotten, and begins anew at 0 when it comes up again; SLOTS addresses, and all others share an index.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from mqlite.loop.thread import Lock
 
 CAPACITY = 10_000  # domains; about 5 MB
+SLOTS = 1000  # local addresses that are told apart
 
 
 class Domain(NamedTuple):
@@ -76,3 +78,18 @@ class Domains:
         else:
             self._domains.move_to_end(name)
         return domain
+
+
+class Slots:
+    """The local addresses by index, as they come up. None: the kernel chooses. For every thread."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str | None, int] = {}
+        self._lock = Lock()
+
+    def __getitem__(self, source: str | None) -> int:
+        with self._lock:
+            slot = self._slots.get(source, len(self._slots))
+            if slot < SLOTS:
+                self._slots[source] = slot
+            return slot

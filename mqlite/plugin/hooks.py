@@ -19,7 +19,7 @@ from typing import Any, Callable, NamedTuple
 from mqlite.log import Log
 from mqlite.plugin import abi
 from mqlite.plugin.chain import tell_slow
-from mqlite.plugin.domains import Domains
+from mqlite.plugin.domains import Domains, Slots
 from mqlite.plugin.hook_values import SHAPES
 from mqlite.plugin.objects import Context
 from mqlite.recorder import mark
@@ -74,6 +74,7 @@ class Hooks:
     def __init__(self, log: Log) -> None:
         self.used = False  # whether anybody has registered
         self.domains = Domains()
+        self.slots = Slots()
         self._log = log
         self._registered: dict[str, list[Registered]] = {name: [] for name in BY_NAME}
         self._prototypes = {name: prototype(row) for name, row in BY_NAME.items()}

@@ -43,18 +43,18 @@ _ERRNOS = {
     'CONN_ERROR_CONNECT_TIMEOUT': (errno.ETIMEDOUT,),
 }
 _BY_ERRNO = {number: name for name, numbers in _ERRNOS.items() for number in numbers}
-SLOTS = 1000  # local addresses that are told apart; all others share an index
 
 
 class OutgoingHooks:
     """Between the dialler and the hooks."""
 
     def __init__(self, host: PluginHost, resolver: Resolver, sources: tuple[str, ...]) -> None:
-        """`sources`: the local addresses of the settings, whose indices are theirs."""
+        """`sources`: the local addresses of the settings, which have the first indices."""
         self._hooks = host.hooks
         self._context = host.context
         self._resolver = resolver
-        self._slots: dict[str | None, int] = {source: place for place, source in enumerate(sources)}
+        for source in sources:
+            _ = self._hooks.slots[source]
 
     @property
     def used(self) -> bool:
@@ -62,13 +62,14 @@ class OutgoingHooks:
 
     async def connect(self, name: str, address: str, port: int, source: str | None, seconds: float) -> Stream:
         """As loop.connect, for mail to a domain; OSError as well when a hook forbids it."""
-        domain, slot, target = self._resolved(name), self._slot(source), (address, port)
+        slot, target = self._hooks.slots[source], (address, port)
         try:
             stream = await connect(self._context.reactor, address, port, source, seconds,
-                                   lambda descriptor: self._bound(domain, slot, descriptor, target))
+                                   lambda descriptor: self._bound(self._resolved(name), slot, descriptor, target))
         except (OSError, Timeout, CannotBind) as error:
-            self._failed(domain, slot, target, error)
+            self._failed(self._resolved(name), slot, target, error)
             raise
+        domain = self._resolved(name)
         self._call('log_client_connection_success', target, domain, slot, self._now())
         self._call('post_initiate_connection_smtp', domain, slot, self._now(), stream.fileno())
         return stream
@@ -115,14 +116,6 @@ class OutgoingHooks:
         return self._context.reactor.clock.time()
 
     # what they are told
-
-    def _slot(self, source: str | None) -> int:
-        slot = self._slots.get(source)
-        if slot is None:
-            slot = len(self._slots)
-            if slot < SLOTS:
-                self._slots[source] = slot
-        return slot
 
     def _resolved(self, name: str) -> Domain:
         """With what the name system said last; a server that was named for all mail has no exchangers."""
