@@ -80,9 +80,6 @@ class Hooks:
         self._prototypes = {name: prototype(row) for name, row in BY_NAME.items()}
         self._counts: dict[str, ctypes.c_int] = {}
 
-    def __getitem__(self, name: str) -> list[Registered]:
-        return self._registered.get(name, [])
-
     def add(self, name: str, call: Callable[..., Any] | None, plugin: str, address: int = 0, closure: int = 0,
             first: bool = False) -> None:
         """Register a function; see Registered."""
@@ -127,7 +124,7 @@ class Hooks:
             'hook-at': self._at,
         }
         for name in BY_NAME:
-            found[f'has {name}'] = lambda name=name: int(bool(self._registered[name]))
+            found[f'has {name}'] = lambda name=name: int(bool(self._in_c(name)))
             found[f'first {name}'] = lambda function, closure, name=name: self._register(name, function, closure, True)
             found[f'last {name}'] = lambda function, closure, name=name: self._register(name, function, closure, False)
             found[f'call {name}'] = lambda *values, name=name: self._call_c(name, values)
@@ -150,21 +147,23 @@ class Hooks:
     def _at(self, name: int, proto: int, place: int, function: int, closure: int) -> int:
         """Those in C, one after the other: the caller is C."""
         hook = _text(name)
-        in_c = [registered for registered in self[hook] if registered.address]
-        if place >= len(in_c) or not self._agrees(hook, _text(proto), 0):
+        found = self._in_c(hook)
+        if place >= len(found) or not self._agrees(hook, _text(proto), 0):
             return 0
-        ctypes.c_void_p.from_address(function).value = in_c[place].address
-        ctypes.c_void_p.from_address(closure).value = in_c[place].closure
+        ctypes.c_void_p.from_address(function).value = found[place].address
+        ctypes.c_void_p.from_address(closure).value = found[place].closure
         return 1
 
     def _call_c(self, name: str, values: tuple[Any, ...]) -> int | None:
         result = None if BY_NAME[name].result == 'void' else 0
-        for registered in self._registered[name]:
-            if registered.address and registered.call is not None:
-                result = registered.call(registered.closure, *values)
-                if result:
-                    break
+        for registered in self._in_c(name):
+            result = registered.call(registered.closure, *values) if registered.call is not None else None
+            if result:
+                break
         return result
+
+    def _in_c(self, hook: str) -> list[Registered]:
+        return [registered for registered in self._registered.get(hook, []) if registered.address]
 
     def _agrees(self, hook: str, proto: str, function: int) -> bool:
         known = self._prototypes.setdefault(hook, proto)
