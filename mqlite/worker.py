@@ -24,6 +24,7 @@ from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
+from mqlite.delivery.protection import Protection
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.delivery.signer import MailSigner
@@ -232,7 +233,8 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
         share, host is not None and host.loads_mime, loose_addresses(settings),
         NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'),
         controls, portion.workers)
-    dialler = Dialler(reactor, resolver, hostname, client_context(),
+    protection = Protection(reactor.clock, client_context(), client_context(verify=True))
+    dialler = Dialler(reactor, resolver, hostname, protection,
                       host.companion if host is not None and asks else None,
                       OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,
                       MailSigner(reactor.clock, resolver, hostname, keys))

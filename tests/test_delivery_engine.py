@@ -21,6 +21,7 @@ from mqlite.delivery import report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
+from mqlite.delivery.protection import BROKEN_SECONDS, Protection
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.dns.resolver import Resolver, ResolverConfig
@@ -39,7 +40,7 @@ from mqlite.smtp.shares import Shares
 from tests.support import dns
 from tests.support.dns import Nameserver, Query
 from tests.support.exchanger import DROP, SILENCE, Exchanger
-from tests.support.peers import Certificate
+from tests.support.peers import Certificate, make_certificate
 from tests.support.process import HOST
 
 SECOND = '127.0.0.2'
@@ -85,7 +86,8 @@ class Bench:
             (self.nameserver.address,), 5.0, 1.0, 2, False, hosts_file=str(folder / 'hosts'),
             resolv_file=str(folder / 'resolv.conf')), random.Random(1))
         self.store = EmbeddedStore(self.reactor, str(folder / 'queue'), print, poll_seconds=1e8)
-        self.dialler = Dialler(self.reactor, resolver, 'me.example', client_context())
+        self.dialler = Dialler(self.reactor, resolver, 'me.example',
+                               Protection(self.clock, client_context(), settings.get('verifying') or client_context()))
         self.config = EngineConfig(
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
@@ -405,8 +407,7 @@ POISON: Sequence[tuple[Any, str]] = [
     ({'smarthost': {'hostname': 'x', 'port': -1}}, 'smarthost'),
     ({'results': 'x'}, 'results'), ({'results': [5]}, 'results'), ({'results': [{}]}, 'results'),
     ({'results': 'x', 'maxdelivertime': '2099-01-01 00:00:00'}, 'results'),
-    ({'dkim': {'domain': 'x'}}, 'dkim'), ({'security': 'required', 'force': True}, 'security'),
-    ({'requiretls': True, 'smarthost': {'hostname': 'x'}}, 'verified'),
+    ({'dkim': {'domain': 'x'}}, 'dkim'), ({'security': 'much', 'force': True}, 'security'),
     ({'smarthost': {'hostname': 'x', 'username': ['y']}}, 'smarthost'),
 ]
 
@@ -726,6 +727,57 @@ def test_with_tls(make: Make, server_tls: ssl.SSLContext) -> None:
     assert {name: certificate[name] for name in ('version', 'verified', 'result', 'self-signed')} == {
         'version': 3, 'verified': False, 'result': 'not checked', 'self-signed': True}
     assert certificate['subject'] == certificate['issuer'] and certificate['notbefore'] < certificate['notafter']
+
+
+@pytest.mark.parametrize(('security', 'host', 'trusted', 'entry'), [
+    ('optional',      'mx1.example', True,  ('message', 'accepted', False)),
+    ('opportunistic', 'mx1.example', False, ('message', 'accepted', True)),
+    ('required',      'mx1.example', False, ('message', 'accepted', True)),
+    ('verified',      'mx1.example', False, ('handshake', 'error', False)),     # nobody vouches for it
+    ('verified',      'mx1.example', True,  ('handshake', 'error', False)),     # the name system said it, and lies
+    ('verified',      'one.example', True,  ('message', 'accepted', True)),
+])
+def test_levels_of_security(make: Make, tmp_path: Path, security: str, host: str, trusted: bool,
+                            entry: tuple[str, str, bool]) -> None:
+    certificate = make_certificate(tmp_path, host)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate.certificate, certificate.key)
+    verifying = client_context(verify=True)
+    if trusted:
+        verifying.load_verify_locations(certificate.certificate)
+    bench = make(tls=server, verifying=verifying, max_attempts=1)
+    bench.publish(security=security)
+    bench.run()
+    last = bench.final()['results'][-1]
+    assert (last['state'], last['result'], 'cipher' in last) == entry
+    if 'cipher' in last:
+        assert last['certificate']['verified'] is (security == 'verified')
+    assert len(bench.exchanger.clients) == 1, 'no second try in clear'
+
+
+@pytest.mark.parametrize('security', ['required', 'verified'])
+@pytest.mark.parametrize('reply', ['no STARTTLS', b'454 not now', b'554 never', b'220 go' + DROP])
+def test_what_must_be_protected_never_goes_in_clear(make: Make, server_tls: ssl.SSLContext, security: str,
+                                                    reply: Any) -> None:
+    """It waits for better times, as whoever strips STARTTLS may be on the way only now."""
+    bench = make(tls=None if reply == 'no STARTTLS' else server_tls, max_attempts=2)
+    bench.exchanger.script['STARTTLS'] = reply if isinstance(reply, bytes) else b''
+    bench.publish(security=security)
+    bench.run(700)
+    document = bench.final()
+    assert len(document['results']) == 2 and bench.exchanger.messages == []
+    assert all(entry['state'] in ('starttls', 'handshake') for entry in document['results'])
+    assert 'MAIL' not in bench.exchanger.verbs
+
+
+def test_a_server_whose_tls_is_broken_is_spared_it_for_a_while(make: Make, server_tls: ssl.SSLContext) -> None:
+    bench = make(tls=server_tls)
+    bench.exchanger.script['STARTTLS'] = b'454 not now'
+    for seconds in (60, BROKEN_SECONDS, 60):
+        bench.publish()
+        bench.run(seconds)
+        assert bench.last('result', 'cipher') == ('accepted', None)
+    assert bench.exchanger.verbs.count('STARTTLS') == 2 and len(bench.exchanger.clients) == 5
 
 
 @pytest.mark.parametrize('reply', [b'454 not now', b'554 never', b'220 go\r\n250 evil', b'220 go' + DROP, SILENCE])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig, choose, ranked, sources
+from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig, Security, choose, ranked, sources
 from mqlite.dns.message import MX
 from mqlite.message.document import Document, DocumentError
 from mqlite.smtp.sasl_client import Login
@@ -33,8 +33,14 @@ OWN = {'smarthost': {'hostname': 'own.example', 'port': 28}}
     ({'smarthost': None},                     HOST,  RELAY),
     (LOGIN,                                   HOST,  Route('own', 25, True, Login('u', '4711'))),
     ({'smarthost': {'hostname': 'own', 'username': '', 'password': 'p'}}, HOST, Route('own', 25, True)),
-    ({'requiretls': True},                    HOST,  RELAY),
-    ({'requiretls': True, **OWN},             PLAIN, Route('own.example', 28, True)),
+    ({'requiretls': True},                    HOST,  RELAY._replace(security=Security('verified', 'relay.example'))),
+    ({'requiretls': True, **OWN},             PLAIN,
+     Route('own.example', 28, True, None, Security('verified', 'own.example'))),
+    ({'security': 'verified'},                PLAIN,
+     Route('b.example', 25, False, None, Security('verified', 'b.example'))),
+    ({'security': 'required'},                PLAIN, Route('b.example', 25, False, None, Security('required'))),
+    ({'security': 'opportunistic'},           HOST,  RELAY),
+    ({'security': None},                      HOST,  RELAY),
 ])
 def test_the_destination(fields: dict[str, Any], config: RouteConfig, route: Route) -> None:
     assert choose(Document({'recipient': 'r@b.example', **fields}), config) == route

@@ -4,8 +4,8 @@ The exchangers are tried in the order of their preference, equal ones in random 
 each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes. Addresses
 that could not be reached lately come last: while a server is down, connections to its neighbours do not wait for it.
 
-A server whose TLS is broken is tried once more in clear, since TLS is opportunistic here (RFC 7435): a message in clear
-is what would have been sent to a server without TLS. Not where we log in: such a server has TLS, or never had it.
+A server whose TLS is broken is tried once more in clear where TLS is opportunistic (see `protection.py`), but not where
+we log in: such a server has TLS, or never had it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections import deque
 from typing import Callable
 
 from mqlite.delivery import verdict
-from mqlite.delivery.route import Exchangers, Place, Route, ranked
+from mqlite.delivery.protection import Protection, certified_name, is_strict
+from mqlite.delivery.route import OPPORTUNISTIC, Exchangers, Place, Route, ranked
 from mqlite.delivery.secured import tls_fields
 from mqlite.delivery.signer import MailSigner
 from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
@@ -49,7 +50,7 @@ class NoSession(MqliteError):
 class Dialler:
     """Opens sessions."""
 
-    def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, tls: TlsContext,
+    def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, protection: Protection,
                  companion: Callable[[Stream], Companion] | None = None, hooks: OutgoingHooks | None = None,
                  signer: MailSigner | None = None) -> None:
         """`companion`: makes the companion of a new connection, `hooks`: are told of it; where there are plugins.
@@ -59,7 +60,7 @@ class Dialler:
         self._reactor = reactor
         self._resolver = resolver
         self._hostname = hostname
-        self._tls = tls
+        self._protection = protection
         self._companion = companion
         self._down: dict[tuple[str, int], float] = {}  # address and port -> until when
 
@@ -119,17 +120,20 @@ class Dialler:
         return bool(self._down) and self._down.get((address, port), 0.0) > self._reactor.now()
 
     async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
+        tls = self._protection.context(place.security, address)
         try:
-            return await self._say_hello(await self._connect(place, domain, host, address), place, host, self._tls)
+            return await self._say_hello(await self._connect(place, domain, host, address), place, host, tls)
         except NoSession as refusal:
-            if refusal.result.state not in ('starttls', 'handshake') or place.login is not None:
+            broken = tls is not None and refusal.result.state in ('starttls', 'handshake')
+            if not broken or place.security != OPPORTUNISTIC or place.login is not None:
                 raise
+        self._protection.note_broken(address)
         return await self._say_hello(await self._connect(place, domain, host, address), place, host, None)
 
     async def _say_hello(self, stream: Stream, place: Place, host: str, tls: TlsContext | None) -> ClientSession:
         session = ClientSession(stream, self._hostname)
         try:
-            await session.start(tls, host, place.login)
+            await session.start(tls, certified_name(place.security, host), place.login, is_strict(place.security))
         except ClientFailure as failure:
             result = verdict.failed(failure, connected(session))
             session.stream.close()

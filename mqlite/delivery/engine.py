@@ -208,6 +208,5 @@ def _read(delivery: Delivery, loose: Collection[str]) -> Document:
     if delivery.fault:
         raise DocumentError(delivery.fault)
     document = Document.decode(delivery.body, loose)
-    document.check_honoured()
     _ = document.retries, document.priority, document.first_attempt, document.not_before
     return document

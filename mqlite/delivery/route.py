@@ -27,6 +27,16 @@ SMTP_PORT = 25
 Exchangers = tuple[tuple[str, ...], ...]  # the best ones first; those of one preference together, by name
 
 
+class Security(NamedTuple):
+    """How the connection must be protected; the levels are in `protection.py`."""
+
+    level: str
+    domain: str = ''  # verified: whose server it must be
+
+
+OPPORTUNISTIC = Security('opportunistic')
+
+
 class Route(NamedTuple):
     """What a message asks for. `fixed`: `host` is the server; otherwise it is a domain whose exchangers are asked for.
     """
@@ -35,6 +45,11 @@ class Route(NamedTuple):
     port: int
     fixed: bool
     login: Login | None = None  # who we are to the server
+    security: Security = OPPORTUNISTIC
+
+    def place(self, exchangers: Exchangers) -> Place:
+        """The destination of this route, from any of our addresses."""
+        return Place(exchangers, self.port, None, self.login, self.security)
 
 
 class Place(NamedTuple):
@@ -44,6 +59,7 @@ class Place(NamedTuple):
     port: int
     source: str | None  # local address to send from; None: the kernel chooses
     login: Login | None = None  # of the route
+    security: Security = OPPORTUNISTIC  # of the route
 
     def __str__(self) -> str:
         names = [host for group in self.exchangers for host in group]
@@ -62,6 +78,14 @@ class RouteConfig:
 
 def choose(document: Document, config: RouteConfig) -> Route:
     """The route of a document. DocumentError when what it asks for has the wrong form."""
+    route = _choose(document, config)
+    level = document.security
+    if level == OPPORTUNISTIC.level:
+        return route
+    return route._replace(security=Security(level, route.host if level == 'verified' else ''))
+
+
+def _choose(document: Document, config: RouteConfig) -> Route:
     own = document.smarthost
     if config.sink is not None:
         return config.sink

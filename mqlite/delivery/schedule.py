@@ -35,7 +35,7 @@ from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.job import Job
 from mqlite.delivery.resolving import Resolving
 from mqlite.delivery.room import Room
-from mqlite.delivery.route import Exchangers, Place
+from mqlite.delivery.route import Exchangers
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.sync import Signal
 from mqlite.loop.timers import Timer
@@ -126,7 +126,7 @@ class Scheduler:
 
     def _found(self, job: Job, exchangers: Exchangers) -> None:
         """The servers of a job are known: line up for them, from one of its local addresses that can be used."""
-        now, place = self._reactor.now(), Place(exchangers, job.route.port, None, job.route.login)
+        now, place = self._reactor.now(), job.route.place(exchangers)
         while job.sources != ():
             if job.sources is not None:
                 place = self._destinations.choose_source(job.sources, place, now)

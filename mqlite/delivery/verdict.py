@@ -1,8 +1,9 @@
 """What a reply or a failure means: delivered, try again, or give up. The only file that decides it. Pure.
 
-A 2yz to the final dot is delivered. A 5yz is final, but to a login, which says nothing about the message (Postfix:
-smtp_sasl_auth_soft_bounce). Everything else - 4yz, a time-out, a lost connection, an answer that is not SMTP - is tried
-again: it says nothing lasting about the recipient. The results and their states are those of the result queues.
+A 2yz to the final dot is delivered. A 5yz is final, but to a login or to STARTTLS, where it says nothing about the
+message (Postfix: smtp_sasl_auth_soft_bounce). Everything else - 4yz, a time-out, a lost connection, an answer that is
+not SMTP - is tried again: it says nothing lasting about the recipient. The results and their states are those of the
+result queues.
 
 Limits: what a server said is kept up to TEXT_LIMIT characters, since every attempt adds it to the document.
 """
@@ -14,6 +15,7 @@ from dataclasses import replace
 from mqlite.message.result import Connected, Result
 from mqlite.smtp.reply import ClientFailure, Reply
 
+_NOT_FINAL = ('auth', 'starttls')  # beginnings of states
 TEXT_LIMIT = 4096  # characters of a description: eight lines as long as RFC 5321 4.5.3.1.5 allows
 
 
@@ -28,7 +30,7 @@ def failed(failure: ClientFailure, connected: Connected | None) -> Result:
     reply = failure.reply
     if reply is None:
         return Result(failure.state, failure.kind, description=failure.text[:TEXT_LIMIT], connected=connected)
-    permanent = failure.kind == 'error' and reply.code // 100 == 5 and not failure.state.startswith('auth')
+    permanent = failure.kind == 'error' and reply.code // 100 == 5 and not failure.state.startswith(_NOT_FINAL)
     return Result(failure.state, failure.kind, permanent, reply.code, reply.status, reply.text[:TEXT_LIMIT],
                   connected=connected)
 

@@ -39,8 +39,8 @@ _DIGITS = re.compile(r'[0-9]{1,11}')
 _QUEUE_NAME = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
 
 
-# Values of `security` that a delivery must not fall short of; nothing overrides them.
-STRICT_SECURITY = ('required', 'verified')
+#: How a connection can be protected; a delivery never falls short of the last two.
+SECURITY = ('optional', 'opportunistic', 'required', 'verified')
 
 
 class DocumentError(PermanentError):
@@ -163,9 +163,16 @@ class Document:
         return bool(self.fields.get('smtputf8'))
 
     @property
-    def security(self) -> object:
-        """How the connection must be protected."""
-        return 'verified' if self.requires_tls else self.fields.get('security')
+    def security(self) -> str:
+        """How the connection must be protected, a word of SECURITY."""
+        if self.requires_tls:
+            return 'verified'
+        value = self.fields.get('security')
+        if value is None or value == '':
+            return 'opportunistic'
+        if value not in SECURITY:
+            raise DocumentError(f'"security" must be one of {", ".join(SECURITY)}')
+        return str(value)
 
     @property
     def requires_tls(self) -> bool:
@@ -185,11 +192,6 @@ class Document:
             return normalise(value.encode('utf-8', 'surrogateescape'))
         except UnicodeEncodeError:
             raise DocumentError('"mime" has characters that are not Unicode text (lone surrogates)') from None
-
-    def check_honoured(self) -> None:
-        """DocumentError when it asks for something that this version of mqlite would not do."""
-        if self.security in STRICT_SECURITY:
-            raise DocumentError(f'"security": "{self.security}" is more than this version can promise')
 
     @property
     def not_before(self) -> float:

@@ -102,14 +102,18 @@ class ClientSession:
     def _in_step(self) -> bool:
         return self.usable and not self.stream.lost and not self.stream.buffered
 
-    async def start(self, tls: TlsContext | None, server_name: str, login: Login | None = None) -> None:
-        """Greeting and hello; STARTTLS when the server has it and `tls` is given; the login, if there is one."""
+    async def start(self, tls: TlsContext | None, server_name: str, login: Login | None = None,
+                    strict: bool = False) -> None:
+        """Greeting and hello; STARTTLS when the server has it and `tls` is given; the login, if there is one. `strict`:
+        nothing goes on without TLS."""
         greeting = await self._reply('intro')
         self._expect(greeting, 'intro', 2)
         self.mta = greeting.lines[0].split(' ', 1)[0][:_NAME_LIMIT]
         await self._hello()
         if tls is not None and 'STARTTLS' in self.extensions:
             await self._start_tls(tls, server_name)
+        elif strict:
+            raise self._unusable('starttls', 'error', 'the server has no STARTTLS, and nothing is to go in clear')
         if login is not None:
             await self._authenticate(login)
 

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from mqlite.delivery.attempt import Dialler, NoSession
+from mqlite.delivery.protection import Protection
 from mqlite.delivery.route import Place, Route
 from mqlite.dns.resolver import Resolver, ResolverConfig
 from mqlite.errors import ConfigError
@@ -69,7 +70,8 @@ class HookBench:
         self.registered = Hooks(LOG)
         self.host = make_host(folder, self.reactor, self.registered)
         self.hooks = OutgoingHooks(self.host, self.resolver, sources)
-        self.dialler = Dialler(self.reactor, self.resolver, 'me.example', client_context(), hooks=self.hooks)
+        protection = Protection(self.reactor.clock, client_context(), client_context())
+        self.dialler = Dialler(self.reactor, self.resolver, 'me.example', protection, hooks=self.hooks)
         self.reactor.run(self.host.start())
 
     def open(self, host: str, fixed: bool = False, sources: tuple[str, ...] | None = None) -> Result | None:
