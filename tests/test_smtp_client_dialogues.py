@@ -14,16 +14,17 @@ import pytest
 
 from mqlite.delivery.job import make_envelope
 from mqlite.loop.stream import ConnectionLost, Stream
-from mqlite.loop.tls import client_context
 from mqlite.message.document import Document
 from mqlite.smtp.client import ClientSession
 from mqlite.smtp.dsn import NOTHING
+from mqlite.smtp.framing import normalise
 from mqlite.smtp.reply import ClientFailure, Reply
 from mqlite.smtp.sasl_client import Login
 from tests.support.dialogue import Dialogue, Turn, read_dialogue
 from tests.support.loop import LoopBench
 from tests.support.peers import Certificate
 from tests.support.process import HOST, ROOT
+from tests.support.smtp import any_client_context
 
 FILES = sorted((ROOT / 'tests/data/dialogues/client').glob('*.txt'))
 CASES = [(path, shape) for path in FILES for shape in ('turns', 'octets')
@@ -69,7 +70,7 @@ class Player:
             self._stream.write(turn.server[at:at + step])
             self._stream.flush()
             if self._one_by_one:
-                await self._bench.settle()
+                await self._bench.wait(0)
         if turn.handshake:
             await self._stream.start_tls(self._tls, server_side=True)
         if turn.server_closes:
@@ -79,7 +80,7 @@ class Player:
 async def deliver(stream: Stream, dialogue: Dialogue) -> list[str]:
     """Say hello, send the messages of the dialogue, and say goodbye; what came of it."""
     settings = dict(dialogue.settings)
-    tls = client_context() if settings.pop('tls', 'no') == 'yes' else None
+    tls = any_client_context() if settings.pop('tls', 'no') == 'yes' else None
     login = Login(*settings.pop('login').split(' ', 1)) if 'login' in settings else None
     stream.peer = settings.pop('peer', HOST), 25
     assert settings in ({}, {'together': 'yes'}), f'unknown settings {settings}'
@@ -90,7 +91,7 @@ async def deliver(stream: Stream, dialogue: Dialogue) -> list[str]:
             document = Document({'envelope': kept.sender, 'recipient': kept.recipient, **kept.properties})
             envelope = make_envelope(document, NOTHING)
             try:
-                results.append(_outcome(await session.send(envelope, kept.mime)))
+                results.append(_outcome(await session.send(envelope, normalise(kept.mime))))
             except ClientFailure as failure:
                 results.append(_failure(failure))
     except ClientFailure as failure:
