@@ -30,6 +30,7 @@ class MailLog:
         self._file = LogFile(path)
         self._on_fault = on_fault
         self._failing = False
+        self.mentions_extracted = 'extracted' in line_format  # which costs something to make
 
     def write(self, variables: dict[str, Any]) -> None:
         """A line with the values of these variables."""

@@ -186,6 +186,9 @@ def test_delivered(bench: Bench) -> None:
                                          b'Subject: x\r\n..\r\n\r\n..\xc3\xbc\xff\r\n')]
     document = bench.final()
     [entry] = document.pop('results')
+    assert document.pop('extracted') == {
+        'from': '', 'to': [], 'subject': 'x', 'headers': {'subject': 'x'},
+        'envelope': {'domain': 'a.example', 'local': 's'}, 'recipient': {'domain': 'one.example', 'local': 'r'}}
     assert document == {'envelope': 's@a.example', 'recipient': 'r@one.example', 'tags': ['a', 'b'],
                         'campaign': {'id': 7}, 'key': None}
     assert (entry['state'], entry['result']) == ('message', 'accepted')
@@ -902,6 +905,14 @@ def test_a_line_for_each_attempt(make: Make, tmp_path: Path) -> None:
         f'{in_seconds(bench, -1)} 1 8 process:invalid  "results" must be an array of objects true',
         f'{in_seconds(bench, -1)} 1  process:invalid  not a JSON object true']
     assert len(bench.take('results')) == 3
+
+
+def test_a_line_with_what_is_extracted(make: Make, tmp_path: Path) -> None:
+    lines = tmp_path / 'send.log'
+    bench = make(log=MailLog(str(lines), '{$email.extracted.subject} {$email.extracted.headers.x_a}', print))
+    bench.publish(mime='Subject: =?utf-8?q?gr=C3=BCn?=\nX-a: b\n\n')
+    bench.run()
+    assert lines.read_text() == 'grün b\n'
 
 
 def test_a_server_that_takes_seven_bits_only(bench: Bench) -> None:

@@ -45,20 +45,20 @@ def by_queue(messages: list[Message]) -> dict[str, dict[str, Any]]:
     (BAD, {'results': 5, 'failure': ['x']}, ['res', 'fai']),
 ])
 def test_the_queues_of_a_final_result(result: Result, queues: dict[str, Any], names: list[str]) -> None:
-    messages = report.final(*made(queues=queues), result, NOW, QUEUES)
+    messages = report.final(*made(queues=queues), None, result, NOW, QUEUES)
     assert [(message.queue, message.due) for message in messages] == [(name, 0.0) for name in names]
 
 
 def test_queues_that_are_not_configured() -> None:
     none = dict.fromkeys(QUEUES, '')
-    assert report.final(*made(), GOOD, NOW, none) == []
-    assert [message.queue for message in report.final(*made(queues={'results': 'a'}), BAD, NOW, none)] == ['a']
-    assert [message.queue for message in report.again(*made(), LATER, NOW, NOW + 5, 'out', none)] == ['out']
+    assert report.final(*made(), None, GOOD, NOW, none) == []
+    assert [message.queue for message in report.final(*made(queues={'results': 'a'}), None, BAD, NOW, none)] == ['a']
+    assert [message.queue for message in report.again(*made(), None, LATER, NOW, NOW + 5, 'out', none)] == ['out']
 
 
 @pytest.mark.parametrize('keep', [True, False, None, 0, 1])
 def test_a_final_result(keep: object) -> None:
-    messages = report.final(*made(keepmime=keep, results=[{'state': 'dns'}]), BAD, NOW, QUEUES)
+    messages = report.final(*made(keepmime=keep, results=[{'state': 'dns'}]), None, BAD, NOW, QUEUES)
     expected = {**FIELDS, 'keepmime': keep,
                 'results': [{'state': 'dns'}, {'state': 'rcptto', 'result': 'error', 'time': MOMENT}]}
     if not keep:
@@ -69,7 +69,7 @@ def test_a_final_result(keep: object) -> None:
 @pytest.mark.parametrize('keep', [True, False])
 def test_again(keep: bool) -> None:
     body, document = made(keepmime=keep, priority=5, nextattempt={'time': '2000-01-01 00:00:00', 'x': 1})
-    messages = report.again(body, document, LATER, NOW, NOW + 600.7, 'out', QUEUES)
+    messages = report.again(body, document, None, LATER, NOW, NOW + 600.7, 'out', QUEUES)
     assert [(message.queue, message.priority, message.due) for message in messages] == [
         ('out', 5, NOW + 600.7), ('ret', 0, 0.0)]
     whole = {**FIELDS, 'keepmime': keep, 'priority': 5, 'nextattempt': {'time': '2023-11-14 22:23:20', 'x': 1},
@@ -106,3 +106,13 @@ def test_bare(result: Result, names: list[str]) -> None:
     assert [message.queue for message in messages] == names
     assert len(json.loads(messages[0].body)['invalid']) == 65536
     assert json.loads(messages[0].body)['results'] == [result.fields(NOW)]
+
+
+def test_what_is_extracted() -> None:
+    """For readers of results, not for the next attempt."""
+    body, document = made()
+    outbox, retry = report.again(body, document, b'Subject: hello\r\n\r\nx', LATER, NOW, NOW + 5, 'out', QUEUES)
+    assert 'extracted' not in json.loads(outbox.body)
+    assert json.loads(retry.body)['extracted']['subject'] == 'hello'
+    [result, _] = report.final(body, document, b'Subject: hello\r\n\r\nx', GOOD, NOW, QUEUES)
+    assert json.loads(result.body)['extracted']['recipient'] == {'domain': 'b.example', 'local': 'r'}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mqlite.errors import PermanentError
-from mqlite.message.personalize import decode_words, personalize, personalize_object
+from mqlite.message.personalize import personalize, personalize_object
+from mqlite.message.words import decode_words
 
 VARIABLES: dict[str, Any] = {'envelope': 's@a.example', 'recipient': 'r@b.example', 'name': 'Jo', 'greek': 'λ',
                              'evil': 'x\r\nBcc: z@y', 'comma': 'Doe, J', 'lines': 'a\nb', 'html': '<b>'}

@@ -99,7 +99,7 @@ class Engine:
             result = _marked(_verdict_on(error), delivery)
             unread = report.readable(delivery.body) or Document({})
             if self._log is not None:
-                self._write_log(self._log, unread, result, now)
+                self._write_log(self._log, unread, None, result, now)
             self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues)
                          + notify.about_final(delivery.body, unread, result, now, config.notify), result)
         except Exception as error:
@@ -145,14 +145,14 @@ class Engine:
         now, config = self._clock.time(), self._config
         result = _marked(result, job.delivery)
         if self._log is not None:
-            self._write_log(self._log, job.document, result, now)
+            self._write_log(self._log, job.document, job.mime, result, now)
         try:
             due = retry.next_attempt(job.document, result, config.retry, now)
             if due is None:
-                messages = report.final(job.delivery.body, job.document, result, now, config.queues)
+                messages = report.final(job.delivery.body, job.document, job.mime, result, now, config.queues)
                 messages += notify.about_final(job.delivery.body, job.document, result, now, config.notify)
             else:
-                messages = report.again(job.delivery.body, job.document, result, now, max(due, not_before),
+                messages = report.again(job.delivery.body, job.document, job.mime, result, now, max(due, not_before),
                                         config.outbox, config.queues)
                 messages += notify.about_retry(job.delivery.body, job.document, result, now,
                                                retry.deadline(job.document, config.retry, now), config.notify)
@@ -165,12 +165,15 @@ class Engine:
         else:
             self._settle(job.delivery, messages, result)
 
-    def _write_log(self, log: MailLog, document: Document, result: Result, now: float) -> None:
+    def _write_log(self, log: MailLog, document: Document, mime: bytes | None, result: Result, now: float) -> None:
+        fields = document.fields
+        if mime is not None and log.mentions_extracted:
+            fields = report.with_extracted(fields, mime)
         try:
             attempt = len(document.attempts) + 1
         except DocumentError:
             attempt = 1
-        log.write({'email': document.fields, 'result': result.fields(now), 'attempt': attempt,
+        log.write({'email': fields, 'result': result.fields(now), 'attempt': attempt,
                    'date': format_moment(now), 'time': int(now)})
 
     def _put_back(self, delivery: Delivery, due: float) -> None:

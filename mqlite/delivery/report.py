@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mqlite.message.document import Document, DocumentError
+from mqlite.message.extracted import extracted
 from mqlite.message.identifier import format_moment
 from mqlite.message.result import Result
 from mqlite.queues.contract import Message
@@ -29,12 +30,14 @@ _KINDS = {
 _SHOWN_INVALID = 65536  # bytes of a document that come back when it cannot come back as itself
 
 
-def final(body: bytes, document: Document, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
-    """The messages for a result after which nothing is tried. `queues`: the configured queue of each kind."""
-    return _tell(_KINDS[_outcome(result)], _with_result(body, document, result, now), document, queues)
+def final(body: bytes, document: Document, mime: bytes | None, result: Result, now: float,
+          queues: Mapping[str, str]) -> list[Message]:
+    """The messages for a result after which nothing is tried. `queues`: the configured queue of each kind. `mime`: the
+    message as it was to be sent."""
+    return _tell(_KINDS[_outcome(result)], _with_result(body, document, result, now), document, mime, queues)
 
 
-def again(body: bytes, document: Document, result: Result, now: float, due: float, outbox: str,
+def again(body: bytes, document: Document, mime: bytes | None, result: Result, now: float, due: float, outbox: str,
           queues: Mapping[str, str]) -> list[Message]:
     """The document goes back to the outbox until `due`, and the retry queue is told."""
     fields = _with_result(body, document, result, now)
@@ -42,7 +45,7 @@ def again(body: bytes, document: Document, result: Result, now: float, due: floa
     original = Document.decode(body).fields
     whole = {**fields, 'mime': original['mime']} if 'mime' in original else fields
     message = Message(outbox, Document(whole).encode(), document.priority, due)
-    return [message, *_tell(_KINDS['again'], fields, document, queues)]
+    return [message, *_tell(_KINDS['again'], fields, document, mime, queues)]
 
 
 def unreadable(body: bytes, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
@@ -55,7 +58,7 @@ def unreadable(body: bytes, result: Result, now: float, queues: Mapping[str, str
     fields['results'] = [*(earlier if isinstance(earlier, list) else []), result.fields(now)]
     if not fields.get('keepmime'):
         fields.pop('mime', None)
-    return _tell(_KINDS['given up'], fields, Document(fields), queues)
+    return _tell(_KINDS['given up'], fields, Document(fields), None, queues)
 
 
 def readable(body: bytes) -> Document | None:
@@ -69,7 +72,7 @@ def readable(body: bytes) -> Document | None:
 def bare(body: bytes, result: Result, now: float, queues: Mapping[str, str]) -> list[Message]:
     """The least that can be said: a result that is small and asks nothing of the document, to the configured queues."""
     fields = {'invalid': body[:_SHOWN_INVALID].decode('utf-8', 'replace'), 'results': [result.fields(now)]}
-    return _tell(_KINDS[_outcome(result)], fields, Document(fields), queues)
+    return _tell(_KINDS[_outcome(result)], fields, Document(fields), None, queues)
 
 
 def _outcome(result: Result) -> str:
@@ -86,10 +89,16 @@ def _with_result(body: bytes, document: Document, result: Result, now: float) ->
     return fields
 
 
-def _tell(kinds: tuple[str, ...], fields: dict[str, Any], document: Document,
+def with_extracted(fields: dict[str, Any], mime: bytes) -> dict[str, Any]:
+    return {**fields, 'extracted': extracted(mime, fields.get('envelope') or '', fields['recipient'])}
+
+
+def _tell(kinds: tuple[str, ...], fields: dict[str, Any], document: Document, mime: bytes | None,
           queues: Mapping[str, str]) -> list[Message]:
     names = [document.queue(kind, queues[kind]) for kind in kinds]
     if not any(names):
         return []
+    if mime is not None:
+        fields = with_extracted(fields, mime)
     body = json.dumps(fields).encode('ascii')
     return [Message(name, body) for name in names if name]

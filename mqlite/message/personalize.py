@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from typing import Any
 
 from mqlite.message.fields import FieldError, format_address, make_field
 from mqlite.message.mime import Entity, field_name, split_fields
 from mqlite.message.transfer import set_text, text_of
+from mqlite.message.words import decode_words
 from mqlite.smtp.framing import ended
 from mqlite.template.parser import compile_template
 
@@ -27,7 +26,6 @@ _TEXTS = ('', 'text/plain', 'text/html')
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\{[^}]*\}|[^,])+', re.DOTALL)
 _NAMED = re.compile(r'(.*?)\s*<([^<>]*)>\s*', re.DOTALL)
 _NO_ADDRESS = re.compile(r'[\s<>,;\x00-\x1f\x7f]')
-_ENCODED_LIMIT = 10000  # characters of a field with encoded words, which are searched for
 
 
 def personalize(mime: bytes, variables: dict[str, Any]) -> bytes:
@@ -73,16 +71,6 @@ def _personal_address(text: str, variables: dict[str, Any]) -> str:
     if _NO_ADDRESS.search(address):
         raise FieldError(f'{address[:60]!r} is no address')
     return format_address(compile_template(name.strip().strip('"')).render(variables), address)
-
-
-def decode_words(text: str) -> str:
-    """A field with its encoded words as text (RFC 2047); as it is when they are not in order."""
-    if '=?' not in text or len(text) > _ENCODED_LIMIT:
-        return text
-    try:
-        return str(make_header(decode_header(text)))
-    except (HeaderParseError, LookupError, ValueError):
-        return text
 
 
 def personalize_object(value: Any, variables: dict[str, Any]) -> Any:
