@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from mqlite.message.mime import FIELD_LIMIT, HEADER_LIMIT
+from mqlite.message.bounce import Notice, make_notification
 from mqlite.message.reports import PARTS, report_kind
+from mqlite.smtp.dsn import make_request
 from mqlite.smtp.framing import normalise
 from tests.support.process import ROOT
 
@@ -62,6 +64,12 @@ def test_a_sample_cut_off_anywhere_is_no_other_report(path: Path) -> None:
 ])
 def test_shapes(mime: bytes, kind: str) -> None:
     assert report_kind(mime) == kind
+
+
+@pytest.mark.parametrize('sender', ['a@client.example', 'ä@client.example'])
+def test_our_own_notifications_are_reports(sender: str) -> None:
+    notice = Notice('failed', sender, 'b@example.org', make_request('', 'HDRS', '', ''), 'mx.example', '5.1.1', 0.0)
+    assert report_kind(make_notification(notice, b'Subject: x\r\n\r\nhello\r\n')) == 'dsn'
 
 
 HOSTILE = {
