@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mqlite.message.mime import FIELD_LIMIT, HEADER_LIMIT
 from mqlite.message.bounce import Notice, make_notification
+from mqlite.message.mime import FIELD_LIMIT, HEADER_LIMIT
 from mqlite.message.reports import PARTS, report_kind
 from mqlite.smtp.dsn import make_request
 from mqlite.smtp.framing import normalise
