@@ -2,8 +2,8 @@
 
 It outlives a worker process, so it says in which plugin one died. Made before the fork:
 
-    head         0    1 when any message is condemned
-    condemned    8    their digests, DIGEST bytes each; written by the supervisor, read by the workers
+    head         0    1 when a worker has died of a message
+    deaths       8    for such a message its digest, and how many have, ENTRY bytes; written by the supervisor
     seats             one per loop, SEAT bytes each; written by the loop's thread, read by the supervisor after a death
 
     a seat       0    what is being called, as text that NUL ends; empty: no plugin in C
@@ -15,7 +15,8 @@ Noting a call is one assignment, since it is made around every call of a plugin 
 call: whatever runs after a crash is too late.
 
 A message is condemned when a plugin has killed DEATHS workers with it in hand; whoever takes it off the queue next
-gives it up. Only the message of the call itself is blamed, not the others that the worker had. What is counted is
+gives it up. Only the message of the call itself is blamed, not the others that the worker had. A queue may hand it to
+the next worker before the supervisor has heard of a death: until then it stands in the seat of the dead. The counts are
 forgotten when the supervisor ends.
 """
 
@@ -37,9 +38,9 @@ _HEAD = 8
 _CURRENT = re.compile(r'^Current thread (0x[0-9a-f]+) .*\n', re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line ([0-9]+) in (.*)$', re.MULTILINE)
 _FRAMES = 6  # shown
-_CONDEMNED = 1000  # messages; the oldest makes room, and may then kill DEATHS workers more
-_COUNTED = 10000  # messages that have killed a worker and are not condemned yet
-_SEATS_AT = _HEAD + _CONDEMNED * DIGEST
+_COUNTED = 1000  # messages; the oldest makes room, and may then kill DEATHS workers more
+_ENTRY = DIGEST + 1
+_SEATS_AT = _HEAD + _COUNTED * _ENTRY
 _TEXT = 112  # bytes of a mark
 _NOTE = _TEXT + DIGEST
 _THREAD, _SESSIONS = struct.Struct('Q'), struct.Struct('Q')
@@ -112,18 +113,18 @@ class Recorder:
     def __init__(self, seats: int) -> None:
         self._page = mmap.mmap(-1, _SEATS_AT + seats * _SEAT)
         self.seats = [Seat(self._page, _SEATS_AT + number * _SEAT) for number in range(seats)]
-        self._deaths: dict[bytes, int] = {}  # the supervisor's
-        self._next = 0
+        self._next = 0  # entry, for the supervisor
 
     def blame(self, message: bytes) -> int:
         """A worker died with this message in a plugin's hands; how many have by now. For the supervisor."""
-        deaths = self._deaths[message] = self._deaths.pop(message, 0) + 1
-        if deaths >= DEATHS:
-            del self._deaths[message]
-            self._condemn(message)
-        elif len(self._deaths) > _COUNTED:
-            del self._deaths[next(iter(self._deaths))]
-        return deaths
+        page, at = self._page, self._find(message)
+        if at < 0:
+            at = _HEAD + self._next % _COUNTED * _ENTRY
+            self._next += 1
+            page[at:at + _ENTRY] = message + b'\0'
+            page[0] = 1
+        page[at + DIGEST] = min(255, page[at + DIGEST] + 1)
+        return page[at + DIGEST]
 
     def is_busiest(self, seat: Seat) -> bool:
         """Whether another loop has clearly less to do: to give way costs both a moment."""
@@ -133,13 +134,17 @@ class Recorder:
 
     def is_condemned(self, body: bytes) -> bool:
         """Whether a message must not be tried again. For the workers; next to nothing as long as there is none."""
-        return self._page[0] != 0 and self._page.find(digest(body), _HEAD, _SEATS_AT) >= 0
+        if not self._page[0]:
+            return False
+        message = digest(body)
+        at = self._find(message)
+        deaths = self._page[at + DIGEST] if at >= 0 else 0
+        if deaths == DEATHS - 1:
+            deaths += any(note.message == message for seat in self.seats if (note := seat.read()))
+        return deaths >= DEATHS
 
-    def _condemn(self, message: bytes) -> None:
-        at = _HEAD + self._next % _CONDEMNED * DIGEST
-        self._page[at:at + DIGEST] = message
-        self._next += 1
-        self._page[0] = 1
+    def _find(self, message: bytes) -> int:
+        return self._page.find(message, _HEAD, _SEATS_AT)
 
 
 def culprits(said: str, notes: Sequence[Note]) -> Sequence[Note]:

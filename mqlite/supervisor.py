@@ -147,6 +147,8 @@ class Supervisor:
             if not self._stopping:
                 self._log.info(f'{name} was told to stop, but not by us')
             return
+        if self._stopping and os.WIFSIGNALED(status) and os.WTERMSIG(status) == STOP:
+            return  # it had no handler yet, and nothing to finish
         self._failed = self._failed or self._stopping
         if os.WIFEXITED(status) and said and not child.said.startswith(READY):
             self._refuse(name, said.rstrip('\n'))

@@ -79,9 +79,20 @@ def test_a_thousand_are_remembered_and_the_oldest_makes_room() -> None:
 
 def test_what_is_counted_is_bounded() -> None:
     recorder = Recorder(1)
-    for number in range(10_001):
+    for number in range(1001):
         recorder.blame(digest(b'%d' % number))
     assert recorder.blame(digest(b'1')) == 2 and recorder.blame(digest(b'0')) == 1
+
+
+def test_a_death_that_the_supervisor_has_not_heard_of_counts() -> None:
+    recorder = Recorder(2)
+    recorder.blame(digest(BODY))
+    recorder.seats[1].enter(mark('of the dead'), digest(BODY))
+    assert not recorder.is_condemned(BODY)
+    recorder.blame(digest(BODY))
+    assert recorder.is_condemned(BODY) and not recorder.is_condemned(b'another')
+    recorder.seats[1].leave()
+    assert not recorder.is_condemned(BODY)
 
 
 @pytest.mark.parametrize(('sessions', 'busiest'), [

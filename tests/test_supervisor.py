@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 import smtplib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mqlite.supervisor import LONGEST_PAUSE, pause_after
+from tests.support.broker import Broker
 from tests.support.c_plugin import build_plugin
 from tests.support.daemon import CHECKOUT, ENVIRONMENT, Daemon
 from tests.support.load import Load, connect, load_identifiers, send
@@ -28,6 +30,14 @@ bool mq_smtp_in_mailfrom(MQ_Context *x, MQ_Connection *c, MQ_Address *a) { (void
 bool mq_smtp_out_data(MQ_Context *x, MQ_Connection *c, MQ_Message *m) { (void)x; (void)c;
     if (!strcmp(MQ_email(MQ_recipient(m)), "poison@example.com")) """ + CRASH + """
     return false; }
+"""
+
+LATER = VERSION + """
+static void crash(void *data) { (void)data; """ + CRASH + """ }
+bool mq_smtp_out_data(MQ_Context *x, MQ_Connection *c, MQ_Message *m) { (void)c;
+    if (strcmp(MQ_email(MQ_recipient(m)), "poison@example.com")) return false;
+    MQ_startTimer(x, 0, crash, NULL);
+    return true; }
 """
 
 
@@ -92,19 +102,77 @@ def test_every_250_survives_crashes_under_load(start: Start, sink: CapturingSink
     assert len(load.promised) == len(set(load.promised))
 
 
-def test_a_message_that_has_ended_three_workers_is_given_up(start: Start, sink: CapturingSink) -> None:
-    daemon = start(rabbitmq_failure='failure')
+@pytest.mark.parametrize(('source', 'where'), [(SENDER, 'mq_smtp_out_data'), (LATER, 'a timer')], ids=['step', 'timer'])
+def test_a_message_that_has_ended_three_workers_is_given_up(start: Start, sink: CapturingSink, source: str,
+                                                            where: str) -> None:
+    daemon = start(source, rabbitmq_failure='failure')
     for recipient in ('a@example.com', 'poison@example.com', 'b@example.com'):
         send(daemon.port, b'Subject: x\r\n\r\nx\r\n', recipient)
+    assert_given_up(daemon, sink, f'10-crash.so: {where}')
+
+
+def test_on_a_broker_too(start: Start, sink: CapturingSink, broker: Broker) -> None:
+    broker.delete_queues()
+    daemon = start(queue_address=broker.url, rabbitmq_failure='failure', processes=2)
+    for recipient in ('a@example.com', 'poison@example.com', 'b@example.com'):
+        send(daemon.port, b'Subject: x\r\n\r\nx\r\n', recipient)
+    assert_given_up(daemon, sink, '10-crash.so: mq_smtp_out_data')
+
+
+def assert_given_up(daemon: Daemon, sink: CapturingSink, where: str) -> None:
+    """The poison, after three deaths, and no other message."""
     [given_up] = daemon.take('failure', 1)
     result = given_up['results'][-1]
     assert given_up['recipient'] == 'poison@example.com'
     assert (result['state'], result['result'], result['redelivered']) == ('process', 'error', True)
-    assert daemon.output().count('was ended by signal 11 (SIGSEGV) in 10-crash.so: mq_smtp_out_data\n') == 3
-    assert 'a message has ended 3 workers in 10-crash.so: mq_smtp_out_data: it is given up' in daemon.output()
+    assert daemon.output().count(f'was ended by signal 11 (SIGSEGV) in {where}\n') == 3
+    assert f'a message has ended 3 workers in {where}: it is given up' in daemon.output()
     daemon.take('results', 3)
     assert {b'RCPT TO:<%s@example.com>' % name for name in (b'a', b'b')} <= {
         rcpt for one in sink.transactions for rcpt in one.recipients}
+
+
+def test_a_new_worker_that_cannot_start_is_tried_again(start: Start, sink: CapturingSink, tmp_path: Path) -> None:
+    """The operator puts something else in place of a plugin while the daemon runs."""
+    daemon = start()
+    assert daemon.process
+    plugin, aside = tmp_path / 'plugins' / '10-crash.so', tmp_path / 'aside'
+    plugin.rename(aside)
+    plugin.write_text('no plugin')
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    daemon.process.wait_printed('could not start: the plugin')
+    aside.rename(plugin)
+    send(daemon.port)                                   # the client has waited in the queue of the socket
+    sink.wait_for(1)
+    assert 'was ended by signal 9 (SIGKILL)\n' in daemon.output() and 'file too short' in daemon.output()
+
+
+# A worker that does not stop is killed after half a second.
+HASTY = (sys.executable, '-c', """
+import sys
+from mqlite import cli, supervisor
+supervisor.KILL_SECONDS = 0.5
+sys.exit(cli.main())
+""")
+
+
+def test_a_plugin_that_never_returns_does_not_keep_it_from_stopping(closing: contextlib.ExitStack,
+                                                                    tmp_path: Path) -> None:
+    folder = tmp_path / 'plugins'
+    folder.mkdir()
+    build_plugin(folder, '#include <unistd.h>\n' + VERSION + """
+        bool mq_smtp_in_mailfrom(MQ_Context *x, MQ_Connection *c, MQ_Address *a) { (void)x; (void)c; (void)a;
+            MQ_log(MQ_INFO, "here"); for (;;) pause(); }""", name='10-stuck')
+    daemon = Daemon(tmp_path, HASTY, plugin_directory=folder).start()
+    assert daemon.process
+    closing.callback(daemon.process.close)
+    with connect(daemon.port) as client:
+        client.ehlo()
+        client.putcmd('MAIL', 'FROM:<a@example.org>')
+        daemon.process.wait_printed('here')
+        daemon.process.signal(signal.SIGTERM)
+        assert daemon.process.wait() == 1
+    assert 'has not stopped within 0.5 s in 10-stuck.so: mq_smtp_in_mailfrom: killed\n' in daemon.output()
 
 
 def test_a_worker_that_dies_at_the_start_is_tried_again(closing: contextlib.ExitStack, tmp_path: Path) -> None:
