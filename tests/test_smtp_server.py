@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import re
-
 import pytest
 
 from mqlite.loop.stream import Stream
@@ -411,42 +408,3 @@ def test_who_closes_half_still_gets_the_replies() -> None:
     with Bench() as bench:
         bench.run(client())
         assert len(bench.documents()) == 1
-
-
-# whatever a client may say
-
-def random_dialogue(generator: random.Random) -> bytes:
-    words = [b'EHLO x\r\n', b'HELO [1.2.3.4]\r\n', b'MAIL FROM:<a@b>', b'MAIL FROM:<>', b'RCPT TO:<c@d>', b' SIZE=5',
-             b'\r\n',
-             b'\r\n', b'\r\n', b'DATA\r\n', b'.\r\n', b'\r\n.\r\n', b'RSET\r\n', b'NOOP\r\n', b'VRFY x\r\n',
-             b'HELP\r\n', b'BDAT 7\r\n', b'BDAT 3 LAST\r\n', b'BDAT 0 LAST\r\n', b'BDAT 3000\r\n', b'\n',
-             b'\r', b'\0', b'\xff', b'.', b'"', b'<', b'x-mq-tag: y\r\n', b'x-mq-queues: z\r\n',
-             b'x-mq-maxattempts: \xc2\xb2\r\n',
-             b'x' * 3000]
-    envelope = b'EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n'
-    beginning = generator.choice([b'', envelope + b'DATA\r\n', envelope + b'BDAT 2\r\nx\n'])
-    return beginning + b''.join(generator.choices(words, k=generator.randrange(1, 40)))
-
-
-def test_random_dialogues_get_replies_and_no_traceback() -> None:
-    generator = random.Random(821)
-    line = re.compile(rb'[245][0-9][0-9][ -][ -~]*\r\n|354 [ -~]*\r\n')
-
-    async def client() -> None:
-        for _ in range(400):
-            stream = await bench.client()
-            dialogue, at = random_dialogue(generator), 0
-            while at < len(dialogue):
-                step = generator.choice([1, 7, 100, 10000])
-                stream.write(dialogue[at:at + step])
-                stream.flush()
-                at += step
-            stream._sock.shutdown(1)
-            said = await bench.read(stream, 1 << 20)
-            assert all(line.fullmatch(part) for part in said.splitlines(keepends=True)), (dialogue, said)
-        await bench.quiet(LAST_WORDS_SECONDS + 1)
-        assert len(bench.server) == 0
-
-    with Bench(size=2000) as bench:
-        bench.run(client())
-        assert len(bench.documents()) > 10
