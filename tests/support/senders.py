@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.process import find_program, wait_until
+from tests.support.process import environment_with, find_program, wait_until
 
 MESSAGE = b'Subject: from a mail server\n\nbody\n'
 SENDER, RECIPIENT = 'sender@example.org', 'recipient@example.com'
@@ -61,7 +61,7 @@ out:
   tls_verify_hosts = *
   tls_verify_certificates = {folder}/authority.crt
   hosts_require_auth = {auth_hosts}
-  hosts_try_chunking =
+  hosts_try_chunking = {chunking}
 begin authenticators
 {authenticator}
 """
@@ -74,8 +74,8 @@ EXIM_LOGIN = {
 }
 
 
-class Exim:
-    """Delivers in the foreground."""
+class UnpackedExim:
+    """The program, in a folder of its own, with a spool in which nothing is yet."""
 
     def __init__(self) -> None:
         self.folder = open_folder('exim')
@@ -88,15 +88,25 @@ class Exim:
         (self.folder / 'group').write_text(f'root:x:0:\nDebian-exim:x:{mail.pw_gid}:\n')
         (self.folder / 'spool').mkdir()
         os.chown(self.folder / 'spool', mail.pw_uid, mail.pw_gid)
+        self.environment = {
+            'LD_PRELOAD': 'libnss_wrapper.so', 'NSS_WRAPPER_PASSWD': f'{self.folder}/passwd',
+            'NSS_WRAPPER_GROUP': f'{self.folder}/group'}
 
-    def send(self, relay: Relay) -> str:
+    def close(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+class Exim(UnpackedExim):
+    """Delivers in the foreground."""
+
+    def send(self, relay: Relay, chunking: bool = False, message: bytes = MESSAGE) -> str:
         """Queue a message, then deliver it; the line of the log on its delivery. AssertionError when there is none."""
         shutil.copy(relay.authority, self.folder / 'authority.crt')
         (self.folder / 'exim.conf').write_text(EXIM_CONFIG.format(
             program=self.program, folder=self.folder, port=relay.port, protocol='smtps' if relay.implicit else 'smtp',
-            auth_hosts='*' if relay.mechanism else '',
+            auth_hosts='*' if relay.mechanism else '', chunking='*' if chunking else '',
             authenticator=EXIM_LOGIN[relay.mechanism].format(login=relay.login, password=relay.password)))
-        self._run('-odq', '-f', SENDER, RECIPIENT)
+        self._run('-odq', '-i', '-f', SENDER, RECIPIENT, input=message)
         [name] = [path.name[:-2] for path in (self.folder / 'spool' / 'input').glob('*-H')]
         self._run('-M', name)
         log = (self.folder / 'spool' / 'mainlog').read_text()
@@ -104,15 +114,11 @@ class Exim:
         assert '=>' in line, line
         return line
 
-    def _run(self, *arguments: str) -> None:
-        environment = {**os.environ, 'LD_PRELOAD': 'libnss_wrapper.so', 'NSS_WRAPPER_PASSWD': f'{self.folder}/passwd',
-                       'NSS_WRAPPER_GROUP': f'{self.folder}/group'}
-        done = subprocess.run([self.program, '-C', self.folder / 'exim.conf', *arguments], input=MESSAGE,
-                              env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    def _run(self, *arguments: str, input: bytes = b'') -> None:
+        done = subprocess.run([self.program, '-C', self.folder / 'exim.conf', *arguments], input=input,
+                              env=environment_with(self.environment), stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=60)
         assert done.returncode == 0, done.stdout.decode()
-
-    def close(self) -> None:
-        shutil.rmtree(self.folder)
 
 
 # Postfix
@@ -180,9 +186,9 @@ class Postfix:
         (self.folder / 'master.cf').write_text(POSTFIX_SERVICES)
         self._run('postfix', '-c', str(self.folder), 'start')
 
-    def send(self) -> str:
-        """Its log, once it has delivered."""
-        self._run('sendmail', '-C', str(self.folder), '-f', SENDER, RECIPIENT)
+    def send(self, *options: str, recipient: str = RECIPIENT) -> str:
+        """Its log, once it has delivered; `options` are those of its sendmail."""
+        self._run('sendmail', '-C', str(self.folder), '-f', SENDER, *options, recipient)
         log = self.folder / 'log'
         wait_until(lambda: ' status=' in log.read_text(), 'Postfix to deliver')
         assert ' status=sent ' in log.read_text(), log.read_text()
