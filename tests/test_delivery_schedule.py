@@ -155,7 +155,7 @@ class Bench:
     def check(self) -> None:
         """Everything came out once, and nothing is left."""
         assert Counter(recipient for recipient, _ in self.outs) == Counter(self.jobs)
-        assert not self.scheduler._carriers and not self.scheduler._starving and not self.scheduler._idle
+        assert not self.scheduler._carriers and not self.scheduler._idle
         for destination in self.scheduler._destinations:
             assert not destination.line and not destination.carriers and not destination.connecting
         assert self.open_sessions == 0
@@ -350,6 +350,24 @@ def test_after_a_while_it_is_another_connection_that_gives_way(make: Callable[..
     assert ('1@b', OK) in bench.outs
     bench.run()
     assert bench.states == {OK: 51}
+    bench.check()
+
+
+def test_places_are_shared_evenly(make: Callable[..., Bench]) -> None:
+    """Whoever comes first has them all, but not for long; then they stay about equal, and all are used."""
+    bench = make(limit=9)
+    bench.send_seconds = 0.5
+    bench.add(*many(2000, 'a'))
+    bench.run(20)
+    bench.add(*many(2000, 'b'), *many(2000, 'c'))
+    bench.run(20)
+    counts: Counter[str] = Counter()
+    for _ in range(20):
+        bench.run(1)
+        for destination in bench.scheduler._destinations:
+            counts[destination.domain] += destination.carriers
+    assert sum(counts.values()) == 20 * 9 and min(counts.values()) >= 50
+    bench.stop(0)
     bench.check()
 
 

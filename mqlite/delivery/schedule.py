@@ -16,14 +16,15 @@ sixth), the jobs wait for that one. A reused connection that fails before the se
 about the message: it goes back to the line. When it is the local address that cannot be used, the jobs go on to the
 next of theirs.
 
-When the limit on connections leaves a destination without a carrier, it starves: it stands in a line for the next place
-that becomes free, and the others make room. Who has a connection and no job leaves at once, who has jobs after
-FAIR_SHARE of them or FAIR_SECONDS.
+When the limit on connections leaves a destination with fewer carriers than it wants, it waits for the next place that
+becomes free, and those make room that have more carriers: who has a connection and no job leaves at once, who has jobs
+after FAIR_SECONDS. While somebody has no carrier at all, everybody makes room, after FAIR_SHARE jobs at the latest.
 """
 
 from __future__ import annotations
 
 import random
+from operator import attrgetter
 from typing import Protocol
 
 from mqlite.delivery import verdict
@@ -42,9 +43,9 @@ from mqlite.loop.timers import Timer
 from mqlite.message.result import Result
 from mqlite.smtp.shares import Share
 
-FAIR_SHARE = 20  # messages per connection while a destination starves
+FAIR_SHARE = 20  # messages per connection while a destination has none
 FAIR_SECONDS = 5.0  # or so long: of a slow server, twenty messages can be an hour
-EASE_SECONDS = 1.0  # from one look for slow destinations to the next, while room is scarce
+EASE_SECONDS = 0.5  # from one look for slow destinations to the next, while room is scarce
 UNRESOLVED_SECONDS = 30.0  # for which jobs are put back whose name servers do not answer, while room is scarce
 
 
@@ -82,7 +83,8 @@ class Scheduler:
         self._timers: dict[Destination, Timer] = {}  # when a destination is to be looked at again
         self._carriers: dict[Carrier, None] = {}
         self._idle: dict[Carrier, None] = {}  # of all destinations, the longest idle first
-        self._starving: dict[Destination, None] = {}  # without a carrier because of the limit, the longest one first
+        self._wanting: dict[Destination, None] = {}  # want a carrier and there is no place, the longest one first
+        self._fewest: int | None = None  # carriers of those; None: to be counted
         self._easing: Timer | None = None  # while room is scarce
         self._ended = Signal(reactor)
         self._stopping = False
@@ -213,12 +215,12 @@ class Scheduler:
         """More carriers, as many as are useful and allowed."""
         while destination.may_connect(now) and not self._stopping:
             if self._share.full:
-                if not destination.carriers and destination not in self._starving:
-                    self._starving[destination] = None
+                if destination not in self._wanting:
+                    self._wanting[destination], self._fewest = None, None
                     self._make_room()
                 return
             destination.connects.take(now)
-            destination.carriers += 1
+            destination.carriers, self._fewest = destination.carriers + 1, None
             destination.connecting += 1
             self._share.take()
             carrier = Carrier(self._reactor, destination)
@@ -226,26 +228,35 @@ class Scheduler:
             carrier.task = self._reactor.spawn(self._carry(carrier), f'carrier to {destination.place}')
 
     def _make_room(self) -> None:
-        """Let the longest idle carrier go, if there is one."""
+        """Let one idle carrier go, the longest idle of those that are to give way."""
         for carrier in self._idle:
-            carrier.dismiss()
-            return
+            if self._gives_way(carrier.destination):
+                carrier.dismiss()
+                return
+
+    def _gives_way(self, destination: Destination) -> bool:
+        """Whether it is to leave a place to one that wants more, and has fewer, or none."""
+        if not self._wanting:
+            return False
+        if self._fewest is None:
+            self._fewest = min(one.carriers for one in self._wanting)
+        return destination.carriers > self._fewest or not self._fewest
 
     def _after(self, destination: Destination) -> None:
         """A carrier has ended: somebody else may use its place."""
         now = self._reactor.now()
         destination.used = now
-        if destination.line and not destination.carriers and self._starving:
-            self._starving[destination] = None  # behind those that wait longer
+        self._wanting.pop(destination, None)  # if it wants another one, then behind those that wait longer
         self._use_room()
         self._attend(destination, now)
 
     def _use_room(self) -> None:
-        """Who has starved for longest gets a carrier."""
-        while self._starving and not self._share.full:
-            longest = next(iter(self._starving))
-            del self._starving[longest]
-            self._attend(longest, self._reactor.now())
+        """Who has the fewest gets one more, and of those who has waited for longest."""
+        while self._wanting and not self._share.full:
+            first = min(self._wanting, key=attrgetter('carriers'))
+            del self._wanting[first]
+            self._fewest = None
+            self._attend(first, self._reactor.now())
 
     # carriers
 
@@ -264,7 +275,7 @@ class Scheduler:
             if carrier.job is not None:
                 self._outlet.returned(carrier.give_back())
             carrier.hang_up()
-            destination.carriers -= 1
+            destination.carriers, self._fewest = destination.carriers - 1, None
             del self._carriers[carrier]
             self._share.give_back()
             self._ended.notify()
@@ -309,7 +320,8 @@ class Scheduler:
         done, began = 0, reactor.now()
         now = began
         while not self._stopping and carrier.ready and destination.carriers <= destination.most:
-            if self._starving and (done >= FAIR_SHARE or not line or now - began >= FAIR_SECONDS):
+            if self._wanting and self._gives_way(destination) and (
+                    not line or now - began >= FAIR_SECONDS or (done >= FAIR_SHARE and not self._fewest)):
                 return
             if line and not destination.pace.wait(now):
                 destination.pace.take(now)
