@@ -153,7 +153,7 @@ _SMTP_IN: _Rows = (
     ("smtp-min-rate",         INTEGER,    HONOURED, "500",     "bytes a second that messages must come with; 0: any"),
     ("smtp-session-timeout",  DURATION,   HONOURED, "10800",   "a stranger's session ends after so long"),
     ("smtp-greeting-delay",   SECONDS,    HONOURED, "0",       "strangers who speak within it get no greeting"),
-    ("smtp-client-connections", INTEGER,  HONOURED, "50",      "connections of a stranger at once; 0: any number"),
+    ("smtp-client-connections", INTEGER,  HONOURED, "50",      "connections of a stranger at once, per worker; 0: any"),
     ("smtp-client-connection-rate", INTEGER, HONOURED, "0",    "connections of a stranger in a minute; 0: any number"),
     ("smtp-client-message-rate", INTEGER, HONOURED, "0",       "messages of a stranger in a minute; 0: any number"),
     ("smtp-client-recipient-rate", INTEGER, HONOURED, "0",     "recipients of a stranger in a minute; 0: any number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.message.headers import count_hops, header_end
 from mqlite.smtp import clients as clients_module
 from mqlite.smtp.clients import ClientLimits, ClientRule, Clients, network_of
+from tests.support.plugins import PluginBench
 from tests.support.process import HOST
 from tests.support.smtp import GREETING, Bench
 
@@ -211,7 +213,7 @@ def test_a_message_must_come_with_some_speed(gap: float, size: int, ends: bool) 
         stream = await bench.client()
         await bench.talk(stream, *ENVELOPE)
         await say(stream, b'\r\n')
-        for _ in range(200):
+        for _ in range(50):
             await bench.quiet(gap)
             with contextlib.suppress(ConnectionLost):
                 await say(stream, b'x' * (size - 2) + b'\r\n')
@@ -264,6 +266,23 @@ def test_what_is_there_already_is_early() -> None:
         connection.sendall(HELLO + b'\r\n')
         bench.run(bench.quiet())
         assert connection.recv(100) == EARLY
+
+
+@pytest.mark.parametrize('early', [False, True])
+def test_who_speaks_while_a_plugin_has_the_connection(tmp_path: Path, early: bool) -> None:
+    """The plugin looks at the client before it is greeted, and that may take a while."""
+    (tmp_path / 'wait.py').write_text('async def mq_smtp_in_connect(context, connection):\n'
+                                      '    await context.sleep(3)\n')
+
+    async def client() -> None:
+        stream = await bench.client(greeted=False)
+        await bench.quiet(1.0)
+        if early:
+            await say(stream, HELLO + b'\r\n')
+        assert await bench.read(stream, 20) == (EARLY if early else GREETING)[:20] and bench.clock.elapsed >= 3
+
+    with PluginBench(tmp_path, relay=False) as bench:
+        bench.run(client())
 
 
 def test_who_waits_is_greeted_after_the_delay() -> None:

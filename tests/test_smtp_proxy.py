@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+import smtplib
+import ssl
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,9 @@ import pytest
 from mqlite.smtp.admission import PROXY_SECONDS
 from mqlite.smtp.clients import ClientRule
 from mqlite.smtp.proxy import V1_LIMIT, V2_LIMIT, Header, ProxyFault, read_header
-from tests.support.daemon import Daemon
+from tests.support.daemon import SecureDaemon
 from tests.support.load import send
+from tests.support.peers import Certificate
 from tests.support.process import HOST, Process, find_program, free_port
 from tests.support.smtp import GREETING, Bench
 
@@ -217,7 +221,7 @@ def test_a_binary_header_of_a_stranger_is_no_command() -> None:
         bench.run(client())
 
 
-# the real one
+# the real ones
 
 CONFIG = '''
 defaults
@@ -226,27 +230,61 @@ defaults
     timeout client 20s
     timeout server 20s
     retries 5
+    default-server source 127.0.0.3
 listen one
-    bind 127.0.0.1:{0}
-    server mqlite 127.0.0.1:{2} source 127.0.0.3 send-proxy
+    bind 127.0.0.1:{}
+    server mqlite 127.0.0.1:{clear} send-proxy
 listen two
-    bind 127.0.0.1:{1}
-    server mqlite 127.0.0.1:{2} source 127.0.0.3 send-proxy-v2 proxy-v2-options ssl,unique-id,crc32c
+    bind 127.0.0.1:{}
+    server mqlite 127.0.0.1:{clear} send-proxy-v2 proxy-v2-options ssl,unique-id,crc32c
+listen tls
+    bind 127.0.0.1:{}
+    server mqlite 127.0.0.1:{tls} send-proxy-v2
 '''
 
 
-def test_haproxy_in_front(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """Both versions. Clients from 127.0.0.2 may relay, so what arrives was let in by the address in the header."""
-    daemon = start_daemon(smtp_proxy='127.0.0.3/32', smtp_range='127.0.0.2/32', rabbitmq_inbox='received')
-    ports = free_port(), free_port()
-    (tmp_path / 'haproxy.cfg').write_text(CONFIG.format(*ports, daemon.port))
+@pytest.fixture(scope='module')
+def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[SecureDaemon]:
+    """Clients from 127.0.0.2 may relay, and nobody else: what arrives was let in by the address in the header."""
+    made = SecureDaemon(tmp_path_factory.mktemp('proxied'), certificate, smtp_proxy='127.0.0.3/32',
+                        smtp_range='127.0.0.2/32')
+    made.start()
+    yield made
+    made.close()
+
+
+def test_haproxy_in_front(daemon: SecureDaemon, tmp_path: Path) -> None:
+    """Both versions, and in front of a port for TLS, where the header comes before the handshake."""
+    *ports, tls_port = free_port(), free_port(), free_port()
+    (tmp_path / 'haproxy.cfg').write_text(CONFIG.format(*ports, tls_port, clear=daemon.port, tls=daemon.secure_port))
     haproxy = Process([find_program('haproxy'), '-db', '-f', tmp_path / 'haproxy.cfg'], tmp_path)
     try:
-        for port in ports:
+        for port in (*ports, tls_port):
             haproxy.wait_listening(port)
+        for port in ports:
             send(port, source='127.0.0.2')
+        context = ssl.create_default_context(cafile=daemon.certificate)
+        with smtplib.SMTP_SSL('localhost', tls_port, context=context, source_address=('127.0.0.2', 0)) as client:
+            client.sendmail('sender@example.org', 'recipient@example.com', b'Subject: x\r\n\r\nx\r\n')
     finally:
         haproxy.close()
-    documents = daemon.take('received', 2)
-    assert [document['connection']['remote-ip'] for document in documents] == ['127.0.0.2', '127.0.0.2']
-    assert HOST not in str([document['mime'] for document in documents])
+    documents = daemon.take('inbox', 3)
+    assert [document['connection']['remote-ip'] for document in documents] == ['127.0.0.2'] * 3
+    assert all('([127.0.0.2])' in document['mime'] for document in documents)
+
+
+@pytest.mark.parametrize('options', [
+    '--proxy-version 1 --proxy-family TCP4',
+    '--proxy-version 2 --proxy-family AF_INET',
+    '--proxy-version 2 --proxy-family AF_INET --tls-on-connect',
+])
+def test_swaks_as_a_proxy(daemon: SecureDaemon, options: str) -> None:
+    port = daemon.secure_port if 'tls' in options else daemon.port
+    done = subprocess.run(
+        [find_program('swaks'), '--server', HOST, '--port', str(port), '--local-interface', '127.0.0.3',
+         '--from', 'sender@example.org', '--to', 'recipient@example.com', *options.split(), '--proxy-source',
+         '127.0.0.2', '--proxy-source-port', '4242', '--proxy-dest', '192.0.2.1', '--proxy-dest-port', '25'],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    [document] = daemon.take('inbox', 1)
+    assert (document['connection']['remote-ip'], document['connection']['remote-port']) == ('127.0.0.2', 4242)
