@@ -25,6 +25,7 @@ from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.protection import Protection
+from mqlite.delivery.response_rules import ResponseRules
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.delivery.signer import MailSigner
@@ -100,7 +101,8 @@ class Worker:
             follow_overrides(self._database, resolver, log)
         self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
                                    open_mail_log(settings, 'send', log.warning), portion, keys,
-                                   resolver, Controls(self._database))
+                                   resolver, Controls(self._database),
+                                   None if self._database is None else ResponseRules(self._database, log))
         self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
@@ -220,7 +222,7 @@ def make_spool(reactor: Reactor, settings: Settings, store: Store, receiver: Rec
 
 def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
                 share: Share, log: MailLog | None, portion: Portion, keys: SigningKeys | None,
-                resolver: Resolver, controls: Controls) -> Engine:
+                resolver: Resolver, controls: Controls, orders: ResponseRules | None) -> Engine:
     """The sending side."""
     asks = host is not None and host.asks_outgoing
     queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
@@ -232,7 +234,7 @@ def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: st
                     fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
         share, host is not None and host.loads_mime, loose_addresses(settings),
         NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'),
-        controls, portion.workers)
+        controls, portion.workers, orders)
     protection = Protection(reactor.clock, client_context(), client_context(verify=True))
     dialler = Dialler(reactor, resolver, hostname, protection,
                       host.companion if host is not None and asks else None,

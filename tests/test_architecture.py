@@ -56,7 +56,8 @@ RANKS = {
 PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
         'auth/*', 'dkim/*', 'database/*', 'spool/message')
 DRIVERS = ('delivery/aliases', 'delivery/attempt', 'delivery/carrier', 'delivery/destinations', 'delivery/engine',
-           'delivery/resolving', 'delivery/schedule', 'delivery/protection', 'delivery/secured', 'delivery/signer',
+           'delivery/protection', 'delivery/resolving', 'delivery/response_rules', 'delivery/schedule',
+           'delivery/secured', 'delivery/signer',
            'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',
            'smtp/certificates', 'smtp/admission', 'smtp/server', 'smtp/client',
            'auth/desk', 'auth/local', 'auth/network', 'auth/open', 'auth/program',

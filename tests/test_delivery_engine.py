@@ -16,12 +16,14 @@ from typing import Any, Callable
 
 import pytest
 
+from mqlite.database.live import Database
 from mqlite.delivery import engine as engine_module
 from mqlite.delivery import report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.protection import BROKEN_SECONDS, Protection
+from mqlite.delivery.response_rules import ResponseRules
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.dns.resolver import Resolver, ResolverConfig
@@ -38,6 +40,7 @@ from mqlite.queues.embedded import EmbeddedStore
 from mqlite.smtp.dsn import NOTHING, Request
 from mqlite.smtp.shares import Shares
 from tests.support import dns
+from tests.support.database import Notes, execute, insert, make_database
 from tests.support.dns import Nameserver, Query
 from tests.support.exchanger import DROP, SILENCE, Exchanger
 from tests.support.peers import Certificate, make_certificate
@@ -71,6 +74,12 @@ def answer(query: Query) -> list[bytes]:
                       authority=[] if records else [dns.soa('example', 600, 600)])]
 
 
+def read_orders(reactor: Reactor, path: str) -> ResponseRules:
+    """The response rules of a database."""
+    notes = Notes()
+    return ResponseRules(Database(reactor, make_database(path), 600, notes), notes)
+
+
 class Bench:
     """Engine, store, name server, and an exchanger at HOST; the port is the same for all exchangers."""
 
@@ -92,7 +101,8 @@ class Bench:
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
             RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), Shares().outgoing,
-            notify=NotifyConfig('me.example', settings.get('dsn', ''), settings.get('notices', NOTHING)))
+            notify=NotifyConfig('me.example', settings.get('dsn', ''), settings.get('notices', NOTHING)),
+            orders=read_orders(self.reactor, settings['orders']) if 'orders' in settings else None)
         self.engine = Engine(self.reactor, self.store, self.dialler, self.config, settings.get('log'))
         self.run_until(self.store.open())
         self.engine.start()
@@ -965,3 +975,27 @@ def test_a_success_is_told_where_the_server_does_not(make: Make) -> None:
     bench.publish(dsn={'notify': 'SUCCESS'})
     bench.run()
     assert 'Action: relayed' in bench.final('dsn')['mime']
+
+
+# what the operator orders for certain answers
+
+
+def test_an_answer_that_is_to_be_taken_otherwise(make: Make, tmp_path: Path) -> None:
+    """A 550 that means no more than 450: tried again when the rule says so, and from another address."""
+    path = str(tmp_path / 'database.db')
+    make_database(path).close()
+    orders = [('retry', '', 90), ('setresult', 'class', 'reputation'), ('setip', '', SECOND)]
+    execute(path, insert('response_patterns', id=1, pattern='reputation', type='substr', domain='one.example'),
+            *(insert('response_actions', id=number, action=kind, property=name, value=value)
+              for number, (kind, name, value) in enumerate(orders, 1)),
+            *(insert('response_patterns_actions', response_pattern=1, response_action=number) for number in (1, 2, 3)))
+    bench = make(orders=path)
+    bench.exchanger.script['RCPT'] = [b'550 5.7.1 bad reputation']
+    begin = bench.clock.time()
+    bench.publish()
+    bench.run(100)
+    document = bench.final()
+    first, last = document['results']
+    assert bench.moments(document, begin) == [0, 90]
+    assert (first['class'], first['code'], 'class' in last, last['result']) == ('reputation', 550, False, 'accepted')
+    assert document['ips'] == [SECOND] and last['from'] == SECOND

@@ -25,6 +25,7 @@ from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.job import Job
 from mqlite.delivery.notify import NotifyConfig
+from mqlite.delivery.response_rules import ResponseRules
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import RouteConfig, choose, sources
 from mqlite.delivery.schedule import Scheduler
@@ -58,6 +59,7 @@ class EngineConfig:
     prefetch: int = PREFETCH
     controls: Controls = field(default_factory=Controls)
     workers: int = 1  # engines that share the limits of the daemon
+    orders: ResponseRules | None = None  # for certain answers of servers
 
 
 class Engine:
@@ -144,6 +146,8 @@ class Engine:
     def _finish(self, job: Job, result: Result, not_before: float = 0.0) -> None:
         now, config = self._clock.time(), self._config
         result = _marked(result, job.delivery)
+        if config.orders is not None and config.orders.rules and result.result != 'accepted':
+            result = config.orders.obey(job.document, result)
         if self._log is not None:
             self._write_log(self._log, job.document, job.mime, result, now)
         try:

@@ -47,7 +47,7 @@ def next_attempt(document: Document, result: Result, policy: RetryPolicy, now: f
     if 0 < _limit(document, policy) <= attempts:
         return None
     intervals = document.retries or policy.intervals
-    seconds = max(intervals[min(attempts, len(intervals)) - 1], _LEAST_SECONDS)
+    seconds = result.wait or max(intervals[min(attempts, len(intervals)) - 1], _LEAST_SECONDS)
     return min(now + seconds, max(deadline(document, policy, now), now))
 
 

@@ -44,6 +44,8 @@ class Result:
     dsn: bool | None = None  # on success: the peer has the DSN extension
     connected: Connected | None = None
     redelivered: bool = False  # the message was in somebody's hands before, who may have sent it
+    wait: int | None = None  # seconds until the next attempt, where somebody has decided
+    more: Mapping[str, Any] = field(default_factory=dict)  # properties that the operator has ordered
 
     def fields(self, now: float) -> dict[str, Any]:
         """The entry in `results`; `now`: seconds since 1970."""
@@ -65,4 +67,5 @@ class Result:
             entry['description'] = self.description
         if self.redelivered:
             entry['redelivered'] = True
+        entry.update(self.more)
         return entry
