@@ -37,6 +37,7 @@ ABSENT = 2 ** 63  # sessions
 _HEAD = 8
 _CURRENT = re.compile(r'^Current thread (0x[0-9a-f]+) .*\n', re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line ([0-9]+) in (.*)$', re.MULTILINE)
+_CRASH = 'Fatal Python error: '
 _FRAMES = 6  # shown
 _COUNTED = 1000  # messages; the oldest makes room, and may then kill DEATHS workers more
 _ENTRY = DIGEST + 1
@@ -151,9 +152,14 @@ def culprits(said: str, notes: Sequence[Note]) -> Sequence[Note]:
     """Which of the calls was the one that crashed, by what faulthandler has said; all of them when it has not."""
     found = _CURRENT.search(said)
     if found is None:
-        return notes
+        return [] if in_foreign_thread(said) else notes
     thread = int(found[1], 16)
     return [note for note in notes if note.thread == thread]
+
+
+def in_foreign_thread(said: str) -> bool:
+    """Whether it was a thread that Python knows nothing of: faulthandler has named the others only."""
+    return _CRASH in said and _CURRENT.search(said) is None
 
 
 def frames(said: str) -> str:

@@ -26,7 +26,7 @@ from mqlite.log import Log
 from mqlite.loop.fork import KILL, Child, Forks, Parent, describe_end
 from mqlite.loop.reactor import STOP_SIGNALS, Reactor
 from mqlite.loop.task import Cancelled, Task, sleep
-from mqlite.recorder import DEATHS, NO_DIGEST, Note, Recorder, Seat, culprits, frames
+from mqlite.recorder import DEATHS, NO_DIGEST, Note, Recorder, Seat, culprits, frames, in_foreign_thread
 
 READY = b'ready\n'  # what a worker tells when it serves; anything else is why it cannot, or what Python says at a crash
 KILL_SECONDS = 80.0  # systemd kills after 90, without saying what was in the way
@@ -153,7 +153,8 @@ class Supervisor:
         if os.WIFEXITED(status) and said and not child.said.startswith(READY):
             self._refuse(name, said.rstrip('\n'))
             return
-        self._log.critical(f'{name} was ended by {describe_end(status)}{_during(notes)}')
+        where = ' in a thread that a plugin has made' if in_foreign_thread(said) else _during(notes)
+        self._log.critical(f'{name} was ended by {describe_end(status)}{where}')
         if frames(said):
             self._log.info(f'{name} was in {frames(said)}')
         for note in notes:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mqlite.recorder import ABSENT, DEATHS, NO_DIGEST, Note, Recorder, culprits, digest, frames, mark
+from mqlite.recorder import ABSENT, DEATHS, NO_DIGEST, Note, Recorder, culprits, digest, frames, in_foreign_thread, mark
 
 BODY = b'{"recipient": "a@example.com"}'
 SAID = """ready
@@ -111,9 +111,11 @@ def test_who_has_clearly_less_to_do_comes_first(sessions: list[int], busiest: bo
 def test_the_thread_that_crashed_is_to_blame() -> None:
     one, other = (Note(name, NO_DIGEST, thread) for name, thread in (('a', 0x7f4c00000001), ('b', 0x7f4c00000002)))
     assert culprits(SAID, [one, other]) == [other]
-    assert culprits(SAID.replace('Current t', 'T'), [one, other]) == [one, other]       # it has said nothing of it
-    assert culprits(SAID.replace('02 (', '03 ('), [one, other]) == []       # a thread that is not a loop
-    assert culprits('', []) == []
+    assert culprits(SAID.replace('02 (', '03 ('), [one, other]) == []           # a thread that is not a loop
+    assert culprits(SAID.replace('Current t', 'T'), [one, other]) == []         # one that Python does not know
+    assert culprits('ready\n', [one, other]) == [one, other]                    # killed: nothing is known
+    assert in_foreign_thread(SAID.replace('Current t', 'T'))
+    assert not in_foreign_thread(SAID) and not in_foreign_thread('ready\n')
 
 
 def test_the_lines_of_python_are_one_line() -> None:
