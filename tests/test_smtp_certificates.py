@@ -194,7 +194,7 @@ def test_one_of_several_is_broken(made: list[Certificate], pair: Certificate) ->
     (['cert'],         ['locked'],     '',  'smtp-key: {}/locked is no key in PEM for {}/cert: the key is encrypted'),
     (['cert'],         ['key', 'key'], '',  'smtp-key: 2 keys for 1 certificates'),
     (['cert', 'cert'], ['key'],        '',  'smtp-key: 1 keys for 2 certificates'),
-    (['cert'],         ['key'],        'x', 'smtp-ciphers: '),
+    (['cert'],         ['key'],        'x', 'smtp-ciphers: no cipher can be selected'),
 ])
 def test_complaints_name_the_setting(made: list[Certificate], tmp_path: Path, certificates: Sequence[str],
                                      keys: Sequence[str], ciphers: str, complaint: str) -> None:

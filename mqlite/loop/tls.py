@@ -190,6 +190,6 @@ def first_certificate(pem: str) -> bytes:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    reason = (getattr(error, 'reason', None) or str(error)).replace('_', ' ').lower()
+    reason = str(getattr(error, 'reason', None) or error.args[-1]).replace('_', ' ').lower()
     detail = getattr(error, 'verify_message', '')
     return f'{reason}: {detail}' if detail else reason
