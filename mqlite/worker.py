@@ -257,9 +257,9 @@ def notices(settings: Settings) -> Request:
 
 
 def fixed_server(settings: Settings, host: str, prefix: str) -> Route | None:
-    """The server that these settings name for all mail; 0.0.0.0 names none."""
+    """The server that these settings name for all mail."""
     name, login = settings.text(host), settings.text(f'{prefix}-username')
-    if not name or name == '0.0.0.0':
+    if not name:
         return None
     return Route(name, settings.integer(f'{prefix}-port'), True,
                  Login(login, settings.text(f'{prefix}-password')) if login else None)
