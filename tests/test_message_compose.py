@@ -23,6 +23,8 @@ def document(**fields: Any) -> Document:
     ({'data': {'x': 'y'}}, b'Subject: y\r\n\r\nr@b.example\r\n'),
     ({'data': {}}, b'Subject: \r\n\r\nr@b.example\r\n'),
     ({'data': {'recipient': 'own'}}, b'Subject: \r\n\r\nown\r\n'),
+    ({'inlinecss': True, 'data': {'x': 'y'}, 'mime': 'Content-Type: text/html\n\n<style>p{ a:b }</style><p>{$x}'},
+     b'Content-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n<p style="a: b">y\r\n'),
     ({'headers': {'update': {'subject': '{$x}!'}}}, b'subject: {$x}!\r\n\r\n{$recipient}\r\n'),
     ({'data': {'x': 'y'}, 'headers': {'update': {'subject': '{$x}!'}}}, b'subject: {$x}!\r\n\r\nr@b.example\r\n'),
 ])
@@ -30,7 +32,7 @@ def test_what_is_done(fields: dict[str, Any], octets: bytes) -> None:
     made = document(**fields)
     assert compose(made, NOW) == octets
     assert 'mime' not in made.fields
-    assert {name: made.fields[name] for name in fields} == fields
+    assert all(made.fields[name] == fields[name] for name in fields if name != 'mime')
 
 
 def test_an_object() -> None:

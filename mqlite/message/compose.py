@@ -18,6 +18,7 @@ from typing import Any, Callable
 from mqlite.errors import PermanentError
 from mqlite.message.build import build_message
 from mqlite.message.document import Document, DocumentError
+from mqlite.message.inline_css import inline_styles
 from mqlite.message.personalize import personalize, personalize_object
 from mqlite.message.rewrite import change_header
 from mqlite.smtp.grammar import split_address
@@ -46,17 +47,13 @@ def compose(document: Document, now: float) -> bytes:
         if fields.get('data') is not None:
             mime = _changed(document, 'personalize', lambda: personalize(mime, _variables(document)), mime)
     if fields.get('inlinecss'):
-        mime = _changed(document, 'rewrite', _inline_styles, mime)
+        mime = _changed(document, 'rewrite', lambda: inline_styles(mime), mime)
     if fields.get('headers') is not None:
         mime = _changed(document, 'rewrite', lambda: change_header(mime, fields['headers']), mime)
     return mime
 
 
 _ASKED = frozenset(['data', 'inlinecss', 'headers'])
-
-
-def _inline_styles() -> bytes:
-    raise DocumentError('"inlinecss" is not supported by this version of mqlite')
 
 
 def check_later(document: Document) -> None:

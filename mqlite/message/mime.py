@@ -17,7 +17,7 @@ stays one piece. HEADER_LIMIT octets of a header are looked at, and FIELD_LIMIT 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Union
 from urllib.parse import unquote
@@ -159,6 +159,16 @@ class Entity:
                 placed = True
         self.header = b''.join(fields if placed else [*fields, field])
         self.contents = read_contents(self.header)
+
+
+def text_parts(entity: Entity, types: Container[str]) -> Iterator[Entity]:
+    """The texts of these types that are the message's own: not attached, and not of a message within it."""
+    contents = entity.contents
+    if contents.type.startswith('multipart/'):
+        for part in entity.inner():
+            yield from text_parts(part, types)
+    elif contents.type in types and contents.disposition != 'attachment' and entity.is_leaf:
+        yield entity
 
 
 def _parts(body: bytes, boundary: str, depth: int, room: Iterator[int]) -> list[Piece]:

@@ -10,11 +10,10 @@ What a value says is text: it can add no field to the header and no address to a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from mqlite.message.fields import FieldError, format_address, make_field
-from mqlite.message.mime import Entity, field_name, split_fields
+from mqlite.message.mime import Entity, field_name, split_fields, text_parts
 from mqlite.message.transfer import set_text, text_of
 from mqlite.message.words import decode_words
 from mqlite.smtp.framing import ended
@@ -33,23 +32,13 @@ def personalize(mime: bytes, variables: dict[str, Any]) -> bytes:
     whole = Entity(mime)
     whole.header = b''.join(_personal_field(field, variables) if field_name(field) in _FIELDS else field
                             for field in split_fields(whole.header))
-    for part in _text_parts(whole):
+    for part in text_parts(whole, _TEXTS):
         text = text_of(part)
         if '{' in text:
             set_text(part, compile_template(text).render(variables))
             if part is whole and part.contents.type:
                 whole.set_field('mime-version', b'MIME-Version: 1.0\r\n')
     return ended(whole.octets())
-
-
-def _text_parts(entity: Entity) -> Iterator[Entity]:
-    """The texts of the message itself; those of messages that it has within are not its own."""
-    contents = entity.contents
-    if contents.type.startswith('multipart/'):
-        for part in entity.inner():
-            yield from _text_parts(part)
-    elif contents.type in _TEXTS and contents.disposition != 'attachment' and entity.is_leaf:
-        yield entity
 
 
 def _personal_field(field: bytes, variables: dict[str, Any]) -> bytes:
