@@ -188,11 +188,14 @@ class Postfix:
 
     def send(self, *options: str, recipient: str = RECIPIENT) -> str:
         """Its log, once it has delivered; `options` are those of its sendmail."""
-        self._run('sendmail', '-C', str(self.folder), '-f', SENDER, *options, recipient)
+        self.submit(*options, recipient=recipient)
         log = self.folder / 'log'
         wait_until(lambda: ' status=' in log.read_text(), 'Postfix to deliver')
         assert ' status=sent ' in log.read_text(), log.read_text()
         return log.read_text()
+
+    def submit(self, *options: str, recipient: str = RECIPIENT) -> None:
+        self._run('sendmail', '-C', str(self.folder), '-f', SENDER, *options, recipient)
 
     def close(self) -> None:
         self._run('postfix', '-c', str(self.folder), 'stop')
