@@ -81,7 +81,7 @@ class ChannelGone(TemporaryError):
 class Channel:
     """Made by Connection.open_channel(). Methods queue octets for data_to_send(); what comes back are events."""
 
-    def __init__(self, number: int, out: list[bytes], frame_max: int, max_body: int) -> None:
+    def __init__(self, number: int, out: list[bytes | memoryview], frame_max: int, max_body: int) -> None:
         self.number = number
         self.state = OPENING
         self._out = out
@@ -136,9 +136,9 @@ class Channel:
 
     def _publish_parts(self, body: bytes) -> None:
         """A body of no frames, or of several."""
-        out, step = self._out, self._frame_max - FRAME_OVERHEAD
+        out, step, view = self._out, self._frame_max - FRAME_OVERHEAD, memoryview(body)
         for at in range(0, len(body), step):
-            part = body[at:at + step]
+            part = view[at:at + step]
             out += (_BODY_FRAME.pack(0xCE, FRAME_BODY, self.number, len(part)), part)
         out.append(_END)
 

@@ -86,7 +86,7 @@ class Connection:
         self._server_properties: dict[str, Any] = {}
         self._channels: dict[int, Channel] = {}
         self._frames = FrameBuffer(self.frame_max)
-        self._out: list[bytes] = [PROTOCOL_HEADER]
+        self._out: list[bytes | memoryview] = [PROTOCOL_HEADER]
 
     # --- for the driver -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Callable, Protocol, Union
 
 from mqlite.errors import TemporaryError
@@ -48,8 +49,11 @@ class LargeMessage:
     due: float = 0.0
 
     def whole(self) -> Message:
-        """For a store that cannot do with pieces."""
-        return Message(self.queue, b''.join(self.pieces), self.priority, self.due)
+        """For a store that cannot do with pieces. They are not held beside it: `join` would make a list of them."""
+        body = BytesIO()
+        for piece in self.pieces:
+            body.write(piece)
+        return Message(self.queue, body.getvalue(), self.priority, self.due)
 
 
 Publishable = Union[Message, LargeMessage]
