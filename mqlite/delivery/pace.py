@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-LATE_SECONDS = 0.25  # or one interval, if that is longer
+LATE_SECONDS = 1.0  # or one interval, if that is longer; a busy host stops a process for so long
 PATIENCE = 1.0  # seconds without an answer after which a server counts as slow of which nothing else is known
 SMOOTHING = 0.2  # weight of the latest gap in the mean of a Flow
 

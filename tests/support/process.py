@@ -63,12 +63,12 @@ def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
     return {**ours, **variables}
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS, every: float = 0.01) -> None:
     """Poll until the condition is true; AssertionError names `what` when it is not within the seconds."""
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, f'waited {seconds} s for {what}'
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def free_port() -> int:
