@@ -13,5 +13,5 @@ from mqlite.dns.resolver import ResolverConfig
 
 if __name__ == '__main__':
     route.SMTP_PORT = int(sys.argv[1])
-    parts.ResolverConfig = functools.partial(ResolverConfig, nameservers=(sys.argv[2],))  # type: ignore[misc,assignment]
+    setattr(parts, 'ResolverConfig', functools.partial(ResolverConfig, nameservers=(sys.argv[2],)))  # noqa: B010
     sys.exit(main(sys.argv[3:]))
