@@ -20,7 +20,7 @@ from mqlite.message.document import LargeBody, Received, encode_each
 from mqlite.message.identifier import format_moment
 from mqlite.queues.contract import Store, to_publish
 from mqlite.receive import connection_of
-from mqlite.smtp.reply import read_reply
+from mqlite.smtp.reply import BadReply, read_reply
 from mqlite.smtp.session import Session
 
 PENDING_BYTES = 32 << 20  # of copies that the queue has not taken yet; one is kept whatever its size
@@ -65,13 +65,21 @@ class RefusedMail:
         self._losing = True
 
     def _document(self, session: Session, data: bytes, answer: bytes) -> bytes | LargeBody:
-        reply = read_reply(answer)
         recipients = [recipient.email for recipient in session.recipients or []]
         fields: dict[str, Any] = {
             'envelope': session.sender.email if session.sender else '', 'recipient': recipients[0],
             'received': format_moment(self._reactor.clock.time()), 'hostname': self._hostname,
             **connection_of(session),
-            'refused': {'code': reply.code, 'status': reply.status, 'description': reply.text}}
+            'refused': _reason(answer)}
         if len(recipients) > 1:
             fields['recipients'] = recipients
         return encode_each([Received(fields, data)])[0]
+
+
+def _reason(answer: bytes) -> dict[str, Any]:
+    """The reply as JSON; of a plugin's that is none, its text."""
+    try:
+        reply = read_reply(answer)
+    except BadReply:
+        return {'code': 550, 'status': '', 'description': answer.decode('utf-8', 'replace')}
+    return {'code': reply.code, 'status': reply.status, 'description': reply.text}

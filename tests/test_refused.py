@@ -60,6 +60,14 @@ def test_of_several_recipients_all_are_named_in_one_document(bench: Bench, refus
     assert document['recipient'] == 'b@example.org' and document['recipients'] == ['b@example.org', 'c@example.org']
 
 
+@pytest.mark.parametrize('answer', [b'5', b'550-5.7.1 No\r\n', b'550 \xff\r\n551 x\r\n', b'5xx no'])
+def test_a_reply_that_is_none_is_kept_as_it_is(bench: Bench, refused: RefusedMail, answer: bytes) -> None:
+    refused.keep(session(), b'\r\n', answer)
+    bench.run(bench.quiet())
+    [document] = bench.documents('refused')
+    assert document['refused'] == {'code': 550, 'status': '', 'description': answer.decode('utf-8', 'replace')}
+
+
 def test_what_comes_again_is_not_kept(bench: Bench, refused: RefusedMail) -> None:
     refused.keep(session(), b'\r\n', reply('plugin-trouble'))
     bench.run(bench.quiet())

@@ -23,8 +23,6 @@ from typing import NamedTuple
 from mqlite.database.tables import TABLES, Row, Table, Value, make_value, places_of, sql_type
 from mqlite.errors import ConfigError, MqliteError, TemporaryError
 
-Rows = Mapping[str, tuple[Row, ...]]
-
 _BUSY_SECONDS = 10.0  # how long we wait for another program's transaction
 _PASSING = ('locked', 'is full', 'disk I/O', 'No space left')  # in the text of an error: it may be well again later
 _QUEUE_FILE = 0x6D716C71  # the application_id of the embedded queue, which may not be mixed with this
@@ -42,7 +40,7 @@ class Content(NamedTuple):
     """What the file held when it was read, and a line for each row that was left out."""
 
     mark: Mark
-    rows: Rows
+    rows: Mapping[str, tuple[Row, ...]]
     faults: tuple[str, ...]
 
 

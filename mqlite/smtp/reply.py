@@ -182,6 +182,8 @@ def read_reply(text: bytes) -> Reply:
     """A whole reply, of one or more lines. BadReply when it is none."""
     reader, found = ReplyReader(), None
     for line in text.splitlines(keepends=True):
+        if found is not None:
+            raise BadReply('something follows the reply')
         found = reader.feed(line)
     if found is None:
         raise BadReply('the reply has no last line')
