@@ -18,7 +18,7 @@ import pytest
 
 from mqlite.database.live import Database
 from mqlite.delivery import engine as engine_module
-from mqlite.delivery import report, retry, route
+from mqlite.delivery import notify, report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
@@ -844,7 +844,7 @@ def test_a_mistake_of_ours_defers(bench: Bench, monkeypatch: pytest.MonkeyPatch,
     assert bench.exchanger.verbs.count('DATA') == attempts and len(bench.errors) == 1
 
 
-@pytest.mark.parametrize(('module', 'name'), [(retry, 'next_attempt'), (report, 'final')])
+@pytest.mark.parametrize(('module', 'name'), [(retry, 'next_attempt'), (report, 'final'), (notify, 'about_final')])
 def test_a_mistake_of_ours_after_the_delivery_does_not_send_again(bench: Bench, monkeypatch: pytest.MonkeyPatch,
                                                                   module: Any, name: str) -> None:
     break_once(monkeypatch, module, name, 99)
@@ -854,6 +854,17 @@ def test_a_mistake_of_ours_after_the_delivery_does_not_send_again(bench: Bench, 
     assert bench.counts() == {'results': 1, 'success': 1}
     document = bench.final()
     assert document['results'][0]['result'] == 'accepted' and 'r@one.example' in document['invalid']
+
+
+@pytest.mark.parametrize(('module', 'name'), [(report, 'unreadable'), (notify, 'about_final')])
+def test_a_mistake_of_ours_with_a_document_that_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch, module: Any,
+                                                           name: str) -> None:
+    break_once(monkeypatch, module, name)
+    bench.publish(retries='often')
+    bench.run(FAULT_SECONDS - 1)
+    assert bench.counts() == {'outbox': 1} and len(bench.errors) == 1
+    bench.run(2)
+    assert bench.last('state', 'result') == ('process', 'invalid')
 
 
 def test_a_mistake_in_the_attempt_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,22 @@ def test_what_is_done(fields: dict[str, Any], octets: bytes) -> None:
     assert all(made.fields[name] == fields[name] for name in fields if name != 'mime')
 
 
+@pytest.mark.parametrize('lines', ['a\n.\r\nb', 'a\r.\nb', '\r\n.\r\nMAIL FROM:<x@y>', '\u0a0d\u0a2e\u0d0a'])
+@pytest.mark.parametrize('header', [
+    '', 'Content-Type: text/plain; charset=utf-16le\nContent-Transfer-Encoding: binary\n'])
+def test_lines_end_with_crlf_whatever_is_put_in(lines: str, header: str) -> None:
+    """Or else a value could end the message, and go on with commands."""
+    text = '{$x}'.encode('utf-16le' if header else 'ascii').decode('ascii')
+    made = compose(document(mime=f'{header}\n{text}', data={'x': lines}), NOW)
+    assert made.count(b'\n') == made.count(b'\r') == made.count(b'\r\n')
+    assert made.endswith(b'\r\n')
+
+
+def test_the_last_line_is_ended() -> None:
+    mime = 'Content-Transfer-Encoding: base64\n\neyRuYW1lfQ==\n'
+    assert compose(document(mime=mime, data={'name': 'Jo'}), NOW).endswith(b'\r\n\r\nSm8=\r\n')
+
+
 def test_an_object() -> None:
     made = document(mime={'from': 'i@x.example', 'to': '{$name} <{$recipient}>', 'text': 'Hi {$name}'},
                     data={'name': 'Jo'}, headers={'append': {'x-a': 'b'}, 'remove': 'message-id'})

@@ -244,11 +244,11 @@ def test_the_deepest_and_longest_that_are_allowed_can_be_evaluated() -> None:
     '{$x = 3}{foreach $a in $many}{$x = $x * $x}{/foreach}',
     '{foreach $a in $many}{if $long =~ "(a|aa)+$"}{/if}{/foreach}',
     '{$long|regex_replace:"a":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}',
-    '{1 / 0}', '{1 % $missing}', '{1.5 / 0}',
+    '{1 / 0}', '{1 % $missing}', '{1.5 / 0}', '{$huge + 1}',
 ])
 def test_what_goes_too_far_is_stopped(template: str) -> None:
     with pytest.raises(TemplateError):
-        shown(template, many=list(range(1000)), long='a' * 50000)
+        shown(template, many=list(range(1000)), long='a' * 50000, huge=10 ** 400)
 
 
 def test_a_value_of_the_largest_size_passes() -> None:
@@ -273,7 +273,7 @@ def test_short_templates_are_compiled_once() -> None:
     (None, '', 0, False), (True, 'true', 1, True), (False, 'false', 0, False), (0, '0', 0, False), (5, '5', 5, True),
     (2.0, '2', 2, True), (1e300, '1e+300', 1e300, True), (0.1, '0.1', 0.1, True), ('', '', 0, False),
     ('0', '0', 0, False), ('00', '00', 0, True), (' 12', ' 12', 12, True), ('-3.5e1x', '-3.5e1x', -35, True),
-    ('x', 'x', 0, True), ([], '[ ]', 0, False), ({}, '{  }', 0, False),
+    ('x', 'x', 0, True), (10 ** 30, str(10 ** 30), LARGEST - 1, True), ([], '[ ]', 0, False), ({}, '{  }', 0, False),
     (['a"\\', None, 1], '[ "a\\"\\\\", null, 1 ]', 0, True),
 ])
 def test_values(value: Any, text: str, number: float, truth: bool) -> None:

@@ -98,12 +98,7 @@ class Engine:
                       config.mime_later, config.notify.defaults, now)
             over = retry.is_over(document, config.retry, now)
         except DocumentError as error:
-            result = _marked(_verdict_on(error), delivery)
-            unread = report.readable(delivery.body) or Document({})
-            if self._log is not None:
-                self._write_log(self._log, unread, None, result, now)
-            self._settle(delivery, report.unreadable(delivery.body, result, now, config.queues)
-                         + notify.about_final(delivery.body, unread, result, now, config.notify), result)
+            self._refuse(delivery, _marked(_verdict_on(error), delivery), now)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a message was taken from the outbox')
@@ -116,6 +111,20 @@ class Engine:
                 self._put_back(delivery, document.not_before)
             else:
                 self._scheduler.add(job)
+
+    def _refuse(self, delivery: Delivery, result: Result, now: float) -> None:
+        """Give up a document that cannot be sent as it is."""
+        document = report.readable(delivery.body) or Document({})
+        if self._log is not None:
+            self._write_log(self._log, document, None, result, now)
+        try:
+            messages = report.unreadable(delivery.body, result, now, self._config.queues)
+            messages += notify.about_final(delivery.body, document, result, now, self._config.notify)
+        except Exception as error:
+            self._put_back(delivery, now + FAULT_SECONDS)
+            self._reactor.report(error, 'while a result was made')
+        else:
+            self._settle(delivery, messages, result)
 
     # where jobs come out, see schedule.Outlet
 

@@ -24,7 +24,6 @@ from urllib.parse import quote
 from mqlite.errors import PermanentError
 from mqlite.message.fields import format_address, make_field
 from mqlite.message.transfer import encode_base64, encode_shorter, fits_seven_bit
-from mqlite.smtp.framing import ended
 
 #   property    field        several addresses
 _ADDRESSES = (
@@ -57,7 +56,7 @@ def build_message(parts: dict[str, Any], now: float, domain: str) -> bytes:
     if 'message-id' not in names:
         header.append(make_field('Message-ID', f'<{seed[:32]}@{domain}>'))
     header += [make_field(name, value) for name, value in own]
-    return ended(b''.join(header) + b'MIME-Version: 1.0\r\n' + _body(parts, seed))
+    return b''.join(header) + b'MIME-Version: 1.0\r\n' + _body(parts, seed)
 
 
 def _refuse(parts: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@
     inlinecss     style blocks become style attributes       rewrite
     headers       the header is changed                      rewrite
 
-A document that asks for nothing gives its `mime` as it is, with CRLF line ends. What cannot be done makes the message
-undeliverable, unless the document says `force`: then it goes without that change. An object that is no message yet
-cannot be forced.
+The result has CRLF line ends, whatever was put into it. A document that asks for nothing gives its `mime`. What
+cannot be done makes the message undeliverable, unless the document says `force`: then it goes without that change. An
+object that is no message yet cannot be forced.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mqlite.message.document import Document, DocumentError
 from mqlite.message.inline_css import inline_styles
 from mqlite.message.personalize import personalize, personalize_object
 from mqlite.message.rewrite import change_header
+from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import split_address
 
 
@@ -50,7 +51,7 @@ def compose(document: Document, now: float) -> bytes:
         mime = _changed(document, 'rewrite', lambda: inline_styles(mime), mime)
     if fields.get('headers') is not None:
         mime = _changed(document, 'rewrite', lambda: change_header(mime, fields['headers']), mime)
-    return mime
+    return normalise(mime)  # a template in UTF-16, say, can make any octets
 
 
 _ASKED = frozenset(['data', 'inlinecss', 'headers'])

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from mqlite.message.css import Compound, Declaration, Rule, Selector, StyleError, parse_declarations, parse_sheet
 from mqlite.message.mime import Entity, text_parts
 from mqlite.message.transfer import set_text, text_of
-from mqlite.smtp.framing import ended
 
 TEXT_LIMIT = 2 * 1024 * 1024  # characters
 ELEMENTS = 20000
@@ -121,7 +120,7 @@ def inline_styles(mime: bytes) -> bytes:
         text = text_of(part)
         if '<style' in text.lower():
             set_text(part, inline_html(text))
-    return ended(whole.octets())
+    return whole.octets()
 
 
 def inline_html(text: str) -> str:

@@ -16,7 +16,6 @@ from mqlite.message.fields import FieldError, format_address, make_field
 from mqlite.message.mime import Entity, field_name, split_fields, text_parts
 from mqlite.message.transfer import set_text, text_of
 from mqlite.message.words import decode_words
-from mqlite.smtp.framing import ended
 from mqlite.template.parser import compile_template
 
 _FIELDS = ('from', 'to', 'subject')
@@ -38,7 +37,7 @@ def personalize(mime: bytes, variables: dict[str, Any]) -> bytes:
             set_text(part, compile_template(text).render(variables))
             if part is whole and part.contents.type:
                 whole.set_field('mime-version', b'MIME-Version: 1.0\r\n')
-    return ended(whole.octets())
+    return whole.octets()
 
 
 def _personal_field(field: bytes, variables: dict[str, Any]) -> bytes:

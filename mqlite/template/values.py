@@ -51,8 +51,10 @@ def _inner(value: Value) -> str:
 
 def number_of(value: Value) -> int | float:
     """A number; of a text the number that it begins with; 0 for everything else."""
-    if isinstance(value, (int, float)):
-        return int(value) if isinstance(value, bool) else value
+    if isinstance(value, int):
+        return max(1 - LARGEST, min(LARGEST - 1, int(value)))
+    if isinstance(value, float):
+        return value
     match = _NUMBER.match(value) if isinstance(value, str) else None
     if match is None:
         return 0
