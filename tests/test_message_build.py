@@ -106,8 +106,9 @@ def test_attachments() -> None:
 
 
 def test_own_fields() -> None:
-    found = built(headers={'Date': 'x', 'message-ID': '<1@x>', 'x-a': ['1', 2], 'Subject': 'a\r\nBcc: b'})
-    assert (found.get_all('date'), found.get_all('message-id')) == (['x'], ['<1@x>'])
+    date = 'Wed, 01 Jan 2020 00:00:00 +0000'
+    found = built(headers={'Date': date, 'message-ID': '<1@x>', 'x-a': ['1', 2], 'Subject': 'a\r\nBcc: b'})
+    assert (found.get_all('date'), found.get_all('message-id')) == ([date], ['<1@x>'])
     assert (found.get_all('x-a'), found['subject'], found['bcc']) == (['1', '2'], 'a Bcc: b', None)
 
 

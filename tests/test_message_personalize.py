@@ -91,6 +91,8 @@ def test_a_message_that_had_no_version_gets_one() -> None:
     ('\n\n{$name', 'line 2'),
     ('Content-Type: text/plain; charset=x\n\n{$name}', "not text in 'x'"),
     ('\n\udcff{$name}', "not text in 'utf-8'"),
+    ('Content-Type: text/plain; charset="a\0b"\n\n{$name}', "not text in 'a"),
+    ('To: ' + '{' * 3000 + '\n\n', 'To is a template of more than 2048 characters'),
 ])
 def test_what_cannot_be_personalized(mime: str, words: str) -> None:
     with pytest.raises(PermanentError, match=words):

@@ -23,6 +23,7 @@ _TEXTS = ('', 'text/plain', 'text/html')
 #: One of several addresses: up to a comma that is not in quotes, nor in a tag.
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\{[^}]*\}|[^,])+', re.DOTALL)
 _NAMED = re.compile(r'(.*?)\s*<([^<>]*)>\s*', re.DOTALL)
+_LIMIT = 2048  # characters of a field with addresses: longer ones take those expressions too long
 _NO_ADDRESS = re.compile(r'[\s<>,;\x00-\x1f\x7f]')
 
 
@@ -48,6 +49,8 @@ def _personal_field(field: bytes, variables: dict[str, Any]) -> bytes:
     spelled = name.decode('latin-1').strip(' \t')
     if spelled.lower() == 'subject':
         return make_field(spelled, compile_template(text).render(variables))
+    if len(text) > _LIMIT:
+        raise FieldError(f'{spelled} is a template of more than {_LIMIT} characters')
     return make_field(spelled, ', '.join(_personal_address(item, variables) for item in _ITEM.findall(text)))
 
 

@@ -13,7 +13,6 @@ from mqlite.errors import PermanentError
 from mqlite.message.fields import LINE_LIMIT, fold
 from mqlite.message.mime import Entity, field_name, split_fields
 
-_LONG_LINE = re.compile(rb'[^\r\n]{%d}' % (LINE_LIMIT + 1))
 _CHARSET = re.compile(rb';\s*charset\s*=\s*(?:"[^"]*"|[^;\s]*)', re.IGNORECASE)
 _IDENTITY = ('', '7bit', '8bit', 'binary')
 
@@ -24,7 +23,11 @@ class TransferError(PermanentError):
 
 def fits_seven_bit(octets: bytes) -> bool:
     """Whether this can be sent as `7bit`: ASCII, and no line that is too long."""
-    return octets.isascii() and b'\0' not in octets and _LONG_LINE.search(octets) is None
+    return octets.isascii() and b'\0' not in octets and not _has_long_line(octets)
+
+
+def _has_long_line(octets: bytes) -> bool:
+    return len(octets) > LINE_LIMIT and max(map(len, octets.split(b'\r\n'))) > LINE_LIMIT
 
 
 def decoded(entity: Entity) -> bytes:
@@ -74,7 +77,7 @@ def text_of(entity: Entity) -> str:
     charset = entity.contents.charset or 'utf-8'  # without one it is ASCII, which is UTF-8
     try:
         text = decoded(entity).decode(_known(charset))
-    except (UnicodeError, LookupError):
+    except (ValueError, LookupError):
         raise TransferError(f'a part is not text in {charset[:40]!r}') from None
     return text.replace('\r\n', '\n')
 
@@ -85,14 +88,14 @@ def set_text(entity: Entity, text: str) -> None:
     contents = entity.contents
     try:
         octets = text.encode(_known(contents.charset or 'ascii'))
-    except (UnicodeError, LookupError):
+    except (ValueError, LookupError):
         octets = text.encode('utf-8', 'surrogateescape')
         _set_charset(entity)
     if contents.encoding == 'base64':
         entity.body = encode_base64(octets)
     elif contents.encoding == 'quoted-printable':
         entity.body = encode_printable(octets)
-    elif fits_seven_bit(octets) or contents.encoding in ('8bit', 'binary') and not _LONG_LINE.search(octets):
+    elif fits_seven_bit(octets) or contents.encoding in ('8bit', 'binary') and not _has_long_line(octets):
         entity.body = octets
     else:
         set_octets(entity, *encode_shorter(octets))
