@@ -33,17 +33,24 @@ class AuthDaemon(SecureDaemon):
 
 @pytest.fixture(scope='module')
 def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[AuthDaemon]:
-    """When its tests are done, its log must not have a password of theirs, in whatever dress."""
-    made = AuthDaemon(tmp_path_factory.mktemp('auth'), certificate, smtp_auth=f'hardcoded://{LOGIN}:{PASSWORD}')
+    """When its tests are done, nothing that it has written must have a password of theirs, in whatever dress."""
+    folder = tmp_path_factory.mktemp('auth')
+    logs = [folder / name for name in ('application', 'errors', 'received', 'sent')]
+    made = AuthDaemon(folder, certificate, smtp_auth=f'hardcoded://{LOGIN}:{PASSWORD}',
+                      application_log=f'stdout,{logs[0]}', error_log=logs[1], received_log_file=logs[2],
+                      send_log_file=logs[3])
     made.start()
     yield made
     made.stop()
-    for secret in (PASSWORD.encode(), WRONG.encode()):
-        assert secret.decode() not in made.output()
-        for shift in range(3):  # its base64, wherever it begins
-            assert b64encode(b'\0' * shift + secret)[4:-4].decode() not in made.output()
-    assert 'login refused (PLAIN)' in made.output()
+    written = [made.output().encode(), *(path.read_bytes() for path in folder.iterdir() if path != made.config)]
     made.close()
+    assert len(written) > len(logs) and all(path.exists() for path in logs)
+    for secret in (PASSWORD.encode(), WRONG.encode()):
+        # as it is, and its base64, wherever that begins
+        for form in (secret, *(b64encode(b'\0' * shift + secret)[4:-4] for shift in range(3))):
+            assert not [text for text in written if form in text]
+    assert b'login refused (PLAIN)' in logs[0].read_bytes() and b'login refused (PLAIN)' in logs[1].read_bytes()
+    assert logs[2].read_bytes().count(b'recipient@example.com') >= 9
 
 
 def run(name: str, *arguments: str, typed: str = '') -> str:
@@ -112,22 +119,21 @@ def offer(daemon: Daemon) -> str:
         return client.esmtp_features.get('auth', '').strip()
 
 
-@pytest.mark.parametrize(('settings', 'offered', 'relays', 'warned'), [
-    ({},                                                              '',                     True,  False),
-    ({'smtp_auth': 'hardcoded://tim:pw'},                             'PLAIN LOGIN CRAM-MD5', False, True),
-    ({'smtp_auth': 'hardcoded://tim:pw', 'smtp_auth_clear': 'true'},  'PLAIN LOGIN CRAM-MD5', False, False),
-    ({'smtp_auth': 'exec:///bin/true', 'smtp_range': '127.0.0.0/8'},  'PLAIN LOGIN',          False, True),
-    ({'smtp_auth': 'exec:///bin/true', 'smtp_range': '10.0.0.0/8'},   '',                     False, True),
+@pytest.mark.parametrize(('settings', 'offered', 'warned'), [
+    ({'smtp_auth': 'hardcoded://tim:pw'},                             'PLAIN LOGIN CRAM-MD5', True),
+    ({'smtp_auth': 'hardcoded://tim:pw', 'smtp_auth_clear': 'true'},  'PLAIN LOGIN CRAM-MD5', False),
+    ({'smtp_auth': 'exec:///bin/true', 'smtp_range': '127.0.0.0/8'},  'PLAIN LOGIN',          True),
+    ({'smtp_auth': 'exec:///bin/true', 'smtp_range': '10.0.0.0/8'},   '',                     True),
 ])
-def test_settings(start_daemon: Callable[..., Daemon], settings: dict[str, str], offered: str, relays: bool,
+def test_settings(start_daemon: Callable[..., Daemon], settings: dict[str, str], offered: str,
                   warned: bool) -> None:
-    """With smtp-auth, smtp-range says who may log in; without, who may relay."""
+    """With smtp-auth nobody relays without a login, and smtp-range says who may log in."""
     daemon = start_daemon(rabbitmq_inbox='inbox', **settings)
     assert offer(daemon) == offered
     with smtplib.SMTP(HOST, daemon.port) as client:
         client.ehlo()
         assert client.mail('a@example.org')[0] == 250
-        assert client.rcpt('b@example.com')[0] == (250 if relays else 550)
+        assert client.rcpt('b@example.com')[0] == 550
         client.rset()
         if offered:
             client.login('tim', 'pw')
