@@ -172,7 +172,8 @@ MQ_EXPORT bool mq_smtp_in_connect(MQ_Context *context, MQ_Connection *connection
 /* the TLS handshake is done */
 MQ_EXPORT bool mq_smtp_in_secure(MQ_Context *context, MQ_Connection *connection);
 
-/* the client has given its credentials */
+/* the client has given its credentials; MQ_authenticated is what smtp-auth says of them, and the verdict is what
+   MQ_setAuthenticated has said last; without smtp-auth plugins are the only judges */
 MQ_EXPORT bool mq_smtp_in_authenticate(MQ_Context *context, MQ_Connection *connection, const char *login,
                                        size_t loginsize, const char *passwd, size_t passwdsize);
 
