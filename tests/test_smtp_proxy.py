@@ -224,19 +224,24 @@ def test_a_binary_header_of_a_stranger_is_no_command() -> None:
 # the real ones
 
 CONFIG = '''
+global
+    log stdout format raw local0
 defaults
     mode tcp
+    log global
     timeout connect 5s
     timeout client 20s
     timeout server 20s
     retries 5
-    default-server source 127.0.0.3
+    default-server source 127.0.0.3 check-send-proxy inter 100ms
 listen one
     bind 127.0.0.1:{}
-    server mqlite 127.0.0.1:{clear} send-proxy
+    option smtpchk EHLO haproxy.example
+    server mqlite 127.0.0.1:{clear} send-proxy check
 listen two
     bind 127.0.0.1:{}
-    server mqlite 127.0.0.1:{clear} send-proxy-v2 proxy-v2-options ssl,unique-id,crc32c
+    option smtpchk EHLO haproxy.example
+    server mqlite 127.0.0.1:{clear} send-proxy-v2 proxy-v2-options ssl,unique-id,crc32c check
 listen tls
     bind 127.0.0.1:{}
     server mqlite 127.0.0.1:{tls} send-proxy-v2
@@ -254,7 +259,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -
 
 
 def test_haproxy_in_front(daemon: SecureDaemon, tmp_path: Path) -> None:
-    """Both versions, and in front of a port for TLS, where the header comes before the handshake."""
+    """Both versions, and in front of a port for TLS, where the header comes before the handshake. Meanwhile it checks
+    with headers of its own whether the server is well.
+    """
     *ports, tls_port = free_port(), free_port(), free_port()
     (tmp_path / 'haproxy.cfg').write_text(CONFIG.format(*ports, tls_port, clear=daemon.port, tls=daemon.secure_port))
     haproxy = Process([find_program('haproxy'), '-db', '-f', tmp_path / 'haproxy.cfg'], tmp_path)
@@ -266,6 +273,7 @@ def test_haproxy_in_front(daemon: SecureDaemon, tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=daemon.certificate)
         with smtplib.SMTP_SSL('localhost', tls_port, context=context, source_address=('127.0.0.2', 0)) as client:
             client.sendmail('sender@example.org', 'recipient@example.com', b'Subject: x\r\n\r\nx\r\n')
+        assert 'DOWN' not in haproxy.output() and 'smtp-proxy' not in daemon.output(), haproxy.output()
     finally:
         haproxy.close()
     documents = daemon.take('inbox', 3)
