@@ -16,7 +16,7 @@ from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock
 from mqlite.mail_log import MailLog
 from mqlite.message.document import Document, LargeBody, Received, encode_each
-from mqlite.message.headers import Trace, count_hops, extract, header_end, received_header
+from mqlite.message.headers import Trace, extract, has_passed, header_end, received_header
 from mqlite.message.identifier import Identifiers, format_moment
 from mqlite.message.reports import report_kind
 from mqlite.queues.contract import Publishable, QueueError, Store, to_publish
@@ -61,7 +61,7 @@ class Receiver:
         end = header_end(data)
         if end > session.limits.header:
             return Objection(reply('header-too-large', session.limits.header))
-        if count_hops(data, end) > session.limits.hops:
+        if has_passed(data, end, session.limits.hops):
             return Objection(reply('too-many-hops', session.limits.hops))
         recipients = session.recipients or []
         trace = Trace(session.helo, session.client, session.protocol, session.cipher)

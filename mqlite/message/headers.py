@@ -60,10 +60,11 @@ def header_end(mime: bytes) -> int:
     return len(mime) if end < 0 else end + 2
 
 
-def count_hops(mime: bytes, end: int) -> int:
-    """How many servers have put their Received line into the header, which ends there."""
-    header = b'\n' + mime[:end].lower()
-    return header.count(b'\nreceived:')
+def has_passed(mime: bytes, end: int, servers: int) -> bool:
+    """Whether more servers than that have put their Received line into the header, which ends there."""
+    if mime.count(b'\n', 0, end) < servers:
+        return False  # most messages: so few lines
+    return (b'\n' + mime[:end].lower()).count(b'\nreceived:') > servers
 
 
 def extract(mime: bytes) -> tuple[bytes, dict[str, Any]]:
