@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,6 @@ class PluginBench(Bench):
 
         super().__init__(plugins=host, **options)
         self.run(self.host.start())
-
-    def close(self) -> None:
-        super().close()
 
     async def send(self, *recipients: str, data: bytes = b'Subject: x\r\n\r\nbody\r\n') -> bytes:
         """One message on a connection of its own; the codes of the replies, the greeting's first."""
@@ -119,8 +115,3 @@ def build(folder: Path, source: str, *options: str, name: str = '10-test', old: 
     made = build_plugin(work, (OLD if old else VERSION) + source, *options, name=name)
     folder.mkdir(exist_ok=True)
     return made.rename(folder / made.name)
-
-
-def build_all(folder: Path, sources: Sequence[tuple[str, str]]) -> None:
-    for name, source in sources:
-        build(folder, source, name=name)
