@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from mqlite.smtp.chunking import Chunk, parse_chunk
 from mqlite.smtp.extensions import offers, parameter_names, read_parameters
-from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path
+from mqlite.smtp.grammar import SyntaxFault, check_helo, parse_path, upper
 from mqlite.smtp.reply import format_reply, reply
 from mqlite.smtp.sasl import AuthRefused, Exchange, Step
 from mqlite.smtp.session import AUTH, DATA, TLS, Address, Refused, Session
@@ -71,7 +71,7 @@ def parse_line(session: Session, line: bytes) -> tuple[Command, str]:
     if line[-2:] != b'\r\n' or b'\r' in line[:-2]:
         raise Refused('bad-line-end')
     verb, _, argument = line[:-2].decode('utf-8', 'surrogateescape').partition(' ')  # no grammar has surrogates
-    command = COMMANDS.get(verb.upper())
+    command = COMMANDS.get(upper(verb))
     if command is None:
         raise Refused('unknown-command')
     if session.pipelines and (command.last or not session.esmtp):
@@ -275,7 +275,7 @@ def _proceed_vrfy(session: Session, _parsed: None) -> bytes:
 
 def _check_help(session: Session, argument: str) -> str:
     """The command that help is wanted for; '' for all, also when we do not know what is meant."""
-    verb = argument.upper()
+    verb = upper(argument)
     return verb if verb in COMMANDS and COMMANDS[verb].syntax else ''
 
 

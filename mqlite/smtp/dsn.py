@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mqlite.smtp.grammar import SyntaxFault, printable
+from mqlite.smtp.grammar import SyntaxFault, printable, upper
 
 EVENTS = ('SUCCESS', 'FAILURE', 'DELAY')
 RETURNS = ('FULL', 'HDRS')
@@ -68,16 +68,16 @@ def make_request(notify: str, ret: str, envid: str, orcpt: str) -> Request:
 
 def parse_notify(value: str) -> str:
     """`NEVER`, or a list of events, in upper case and without what stands there twice."""
-    events = tuple(dict.fromkeys(word.strip(' ') for word in value.upper().split(',')))
+    events = tuple(dict.fromkeys(word.strip(' ') for word in upper(value).split(',')))
     if events != ('NEVER',) and not set(events) <= set(EVENTS):
         raise SyntaxFault('NOTIFY=NEVER, or some of SUCCESS,FAILURE,DELAY')
     return ','.join(events)
 
 
 def parse_ret(value: str) -> str:
-    if value.upper() not in RETURNS:
+    if upper(value) not in RETURNS:
         raise SyntaxFault('RET=FULL or RET=HDRS')
-    return value.upper()
+    return upper(value)
 
 
 def parse_envid(value: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from mqlite.smtp.dsn import decode_xtext, parse_envid, parse_notify, parse_orcpt, parse_ret
-from mqlite.smtp.grammar import SyntaxFault
+from mqlite.smtp.grammar import SyntaxFault, upper
 from mqlite.smtp.session import Refused, Session
 
 Read = Callable[[Session, str], str]
@@ -79,9 +79,9 @@ def _read_auth(_session: Session, value: str) -> str:
 
 def _read_body(session: Session, value: str) -> str:
     """RFC 6152. Both kinds are kept as they come."""
-    if value.upper() not in ('7BIT', '8BITMIME'):
+    if upper(value) not in ('7BIT', '8BITMIME'):
         raise SyntaxFault('BODY=7BIT or BODY=8BITMIME')
-    return value.upper()
+    return upper(value)
 
 
 #             what EHLO says                                 parameters of MAIL, and of RCPT           source

@@ -138,6 +138,11 @@ def check_helo(text: str) -> None:
         raise SyntaxFault('not a host name or address literal')
 
 
+def upper(word: str) -> str:
+    """A keyword in upper case, '' for none: some letters that are not ASCII would become letters that are."""
+    return word.upper() if word.isascii() else ''
+
+
 def printable(text: str, limit: int = 60) -> str:
     """Text from outside, made fit for a reply or a log line: control and non-ASCII characters escaped, bounded."""
     shown = ''.join(c if ' ' <= c <= '~' else f'\\x{ord(c):02x}' for c in text[:limit])
