@@ -71,6 +71,7 @@ def test_json_plain_and_gzip_with_and_without_priority(daemon: Daemon, broker: B
         assert mail.message == str(fields['mime']).encode()
         result = by_recipient[str(fields['recipient'])]
         [attempt] = result.pop('results')
+        assert result.pop('extracted')['headers']
         assert result == {key: value for key, value in fields.items() if key != 'mime'}
         assert (attempt['state'], attempt['result'], attempt['code'], attempt['to']) == ('message', 'accepted', 250,
                                                                                        HOST)
@@ -110,7 +111,8 @@ def ask(broker: Broker, asked: tuple[tuple[dict[str, Any], str, tuple[str, str]]
         assert (attempt['state'], attempt['result']) == expected, found[number]
         given = {key: value for key, value in published[number].items()
                  if key not in ('results', 'nextattempt') and (key != 'mime' or published[number].get('keepmime'))}
-        assert {key: value for key, value in found[number].items() if key not in ('results', 'nextattempt')} == given
+        assert {key: value for key, value in found[number].items()
+                if key not in ('results', 'nextattempt', 'extracted')} == given
     return found
 
 
