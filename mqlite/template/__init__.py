@@ -4,6 +4,7 @@
     parser     pieces → nodes; `compile_template` is the way in
     nodes      what is evaluated, within bounds
     modifiers  THE MODIFIER TABLE
+    pattern    regular expressions in linear time
     values     what the values of JSON are as text, number and truth
 
     {$name} {$a.b[0]["c"]} {$name|toupper|truncate:20:"..."} {$price * 1.21}       shown
