@@ -4,6 +4,9 @@
     mqlite.pyz --check-config | --list-ips | --version | --help
     mqlite.pyz queue list | publish QUEUE | get QUEUE [--count N] [--keep] | purge QUEUE
     mqlite.pyz local list | add ADDRESS [TYPE] | remove ADDRESS [TYPE]
+    mqlite.pyz pause | resume [domain D | ip A] [mta A | pool P] [tag T]; pause list
+    mqlite.pyz suppress list | add ADDRESS|DOMAIN [CODE [STATUS [TEXT]]] | remove ADDRESS|DOMAIN
+    mqlite.pyz requeue ADDRESS | DOMAIN | all
     mqlite.pyz sink [--port N]
     mqlite.pyz [--envelope A] [--ignore-dot] RECIPIENT... | --extract-recipients      (sendmail)
 
@@ -22,9 +25,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable
 
-from mqlite import __version__, local_command, queue_command
+from mqlite import __version__, local_command, operate_command, queue_command
 from mqlite.daemon import Daemon
-from mqlite.errors import ConfigError, MqliteError
+from mqlite.errors import ConfigError, MqliteError, UsageError
 from mqlite.host import local_addresses
 from mqlite.log import Log
 from mqlite.sendmail import EX_USAGE, sendmail, status_of
@@ -61,10 +64,6 @@ OPTIONS = {
 }
 
 
-class UsageError(ConfigError):
-    """The command line makes no sense; exit status 2."""
-
-
 @dataclass
 class Arguments:
     """The command line, taken apart. An option without value has ''."""
@@ -75,10 +74,10 @@ class Arguments:
 
     @property
     def command(self) -> str:
-        """sink, local, sendmail, `queue` and its next word, or '' for the daemon."""
+        """sink, local and such, sendmail, `queue` and its next word, or '' for the daemon."""
         if self.words[:1] == ['queue']:
             return ' '.join(self.words[:2])
-        if self.words[:1] in (['sink'], ['local']):
+        if self.words and self.words[0] in ('sink', 'local', *operate_command.COMMANDS):
             return self.words[0]
         submits = self.words or any(OPTIONS[name][1] == 'sendmail' for name in self.options)
         return 'sendmail' if submits else ''
@@ -180,6 +179,8 @@ def _dispatch(arguments: Arguments) -> int:
         return _queue(arguments, settings)
     if arguments.command == 'local':
         return _local(arguments, settings)
+    if arguments.command in operate_command.COMMANDS:
+        return operate_command.COMMANDS[arguments.command](settings, arguments.words[1:])
     if arguments.command == 'sendmail':
         if not arguments.words and 'extract-recipients' not in options:
             raise UsageError('name the recipients, or use --extract-recipients')

@@ -15,6 +15,10 @@ class ConfigError(MqliteError):
     """The operator's fault: a setting, file or argument. The daemon does not start; exit status 2 or 78."""
 
 
+class UsageError(ConfigError):
+    """The command line makes no sense; exit status 2."""
+
+
 class TemporaryError(MqliteError):
     """Nobody's fault for ever: try again later (SMTP 4yz, exit status 75)."""
 

@@ -6,17 +6,12 @@ that what is created belongs to it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterator
 
-from mqlite.database.file import DatabaseFile
 from mqlite.database.locals import LocalAddresses
-from mqlite.database.open import open_file
 from mqlite.database.patterns import make_match
 from mqlite.errors import ConfigError
-from mqlite.host import become_user
+from mqlite.parts import database_file
 from mqlite.settings import Settings
 
 
@@ -29,7 +24,7 @@ def add(settings: Settings, address: str, kind: str = '') -> int:
         raise ConfigError(str(error)) from None
     if kind == 'exact' and not all(address.rpartition('@')[::2]):
         raise ConfigError(f'{address} is no address; for a whole domain write *@{address.lstrip("@") or "example.org"}')
-    with _file(settings) as file:
+    with database_file(settings) as file:
         if not file.add('locals', {'address': address, 'type': kind}):
             print(f'{address} is there already', file=sys.stderr)
     return 0
@@ -37,7 +32,7 @@ def add(settings: Settings, address: str, kind: str = '') -> int:
 
 def remove(settings: Settings, address: str, kind: str = '') -> int:
     """Remove it, whatever its type unless one is given. Status 1 when it was not there."""
-    with _file(settings) as file:
+    with database_file(settings) as file:
         if file.remove('locals', {'address': address, **({'type': kind} if kind else {})}):
             return 0
         others = LocalAddresses(file.read().rows['locals'])
@@ -47,7 +42,7 @@ def remove(settings: Settings, address: str, kind: str = '') -> int:
 
 def list_addresses(settings: Settings) -> int:
     """A line for each: its type, and the address or pattern."""
-    with _file(settings) as file:
+    with database_file(settings) as file:
         for row in file.read().rows['locals']:
             print(f'{row.text("type") or "exact":<8} {row.text("address")}')
     return 0
@@ -55,14 +50,3 @@ def list_addresses(settings: Settings) -> int:
 
 def _usual_kind(address: str) -> str:
     return 'fnmatch' if '*' in address else 'exact'
-
-
-@contextlib.contextmanager
-def _file(settings: Settings) -> Iterator[DatabaseFile]:
-    if settings.text('user') and os.geteuid() == 0:
-        become_user(settings.text('user'))
-    file = open_file(settings)
-    if file is None:
-        raise ConfigError('there is no database; set database-address, for instance to sqlite:///var/lib/mqlite/config.db')
-    with contextlib.closing(file):
-        yield file

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+from collections.abc import Iterator
 from typing import Callable
 
+from mqlite.database.file import DatabaseFile
 from mqlite.database.locals import LocalAddresses
 from mqlite.database.open import open_file
 from mqlite.dns.resolver import Resolver, ResolverConfig
+from mqlite.errors import ConfigError
+from mqlite.host import become_user
 from mqlite.loop.reactor import Reactor
 from mqlite.mail_log import MailLog
 from mqlite.message.identifier import Identifiers
@@ -48,3 +53,15 @@ def load_locals(settings: Settings) -> LocalAddresses:
         return LocalAddresses(())
     with contextlib.closing(file):
         return LocalAddresses(file.read().rows['locals'])
+
+
+@contextlib.contextmanager
+def database_file(settings: Settings) -> Iterator[DatabaseFile]:
+    """The database, for a command: as the user that the daemon runs as. ConfigError when there is none."""
+    if settings.text('user') and os.geteuid() == 0:
+        become_user(settings.text('user'))
+    file = open_file(settings)
+    if file is None:
+        raise ConfigError('there is no database; set database-address, for instance to sqlite:///var/lib/mqlite/config.db')
+    with contextlib.closing(file):
+        yield file

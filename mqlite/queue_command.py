@@ -25,12 +25,12 @@ def list_queues(settings: Settings) -> int:
             taken, size = ('-' if value is None else value for value in (row.taken, row.size))
             print(f'{row.name:<24} {row.ready:>9} {row.waiting:>9} {taken:>9} {size:>13}')
         return 0
-    return _with_store(settings, work)
+    return with_store(settings, work)
 
 
 def publish(settings: Settings, queue: str) -> int:
     """Each line of standard input is a document. `nextattempt` and `priority` are obeyed."""
-    return _with_store(settings, lambda store: _publish(store, queue))
+    return with_store(settings, lambda store: _publish(store, queue))
 
 
 def get(settings: Settings, queue: str, count: int | None, keep: bool) -> int:
@@ -38,7 +38,7 @@ def get(settings: Settings, queue: str, count: int | None, keep: bool) -> int:
 
     When the output cannot be written (BrokenPipeError, OSError), what was not written stays on the queue.
     """
-    return _with_store(settings, lambda store: _get(store, queue, count, keep))
+    return with_store(settings, lambda store: _get(store, queue, count, keep))
 
 
 def purge(settings: Settings, queue: str) -> int:
@@ -46,10 +46,11 @@ def purge(settings: Settings, queue: str) -> int:
     async def work(store: Store) -> int:
         print(f'{await store.purge(queue)} deleted', file=sys.stderr)
         return 0
-    return _with_store(settings, work)
+    return with_store(settings, work)
 
 
-def _with_store(settings: Settings, work: Callable[[Store], Coroutine[Any, Any, int]]) -> int:
+def with_store(settings: Settings, work: Callable[[Store], Coroutine[Any, Any, int]]) -> int:
+    """Do it with the store of the settings open."""
     reactor = Reactor()
 
     async def opened() -> int:

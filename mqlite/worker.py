@@ -18,39 +18,24 @@ from mqlite.auth.desk import LoginDesk
 from mqlite.auth.open import open_authenticator
 from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
-from mqlite.database.overrides import follow_overrides
-from mqlite.database.signing_keys import SigningKeys
-from mqlite.delivery.attempt import Dialler
-from mqlite.delivery.controls import Controls
-from mqlite.delivery.engine import Engine, EngineConfig
-from mqlite.delivery.notify import NotifyConfig
-from mqlite.delivery.protection import Protection
-from mqlite.delivery.response_rules import ResponseRules
-from mqlite.delivery.retry import RetryPolicy
-from mqlite.delivery.route import Route, RouteConfig
-from mqlite.delivery.signer import MailSigner
-from mqlite.dns.resolver import Resolver
+from mqlite.delivery.engine import Engine
 from mqlite.errors import ConfigError
 from mqlite.host import host_name
 from mqlite.log import Log
 from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import Reactor
-from mqlite.loop.tls import client_context
-from mqlite.mail_log import MailLog, open_mail_log
+from mqlite.mail_log import open_mail_log
 from mqlite.parts import make_receiver, make_resolver, make_store
 from mqlite.plugin.host import PluginHost
-from mqlite.plugin.outgoing import OutgoingHooks
 from mqlite.queues.contract import QueueError, Store
 from mqlite.receive import Receiver
 from mqlite.recorder import Recorder, Seat
 from mqlite.refused import RefusedMail
+from mqlite.sending import make_engine
 from mqlite.settings import DEFAULT, Settings
 from mqlite.smtp.admission import AdmissionConfig
 from mqlite.smtp.certificates import Certificates
 from mqlite.smtp.clients import ClientLimits, ClientRule
-from mqlite.smtp.dsn import Request, make_request
-from mqlite.smtp.grammar import SyntaxFault
-from mqlite.smtp.sasl_client import Login
 from mqlite.smtp.server import ServerConfig, SmtpServer
 from mqlite.smtp.session import Limits
 from mqlite.smtp.shares import Share, Shares
@@ -95,14 +80,8 @@ class Worker:
                                  open_mail_log(settings, 'received', log.warning))
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
                                    certificates, self._desk, receiver)
-        keys = None if self._database is None else SigningKeys(self._database, log)
-        resolver = make_resolver(reactor, settings)
-        if self._database is not None:
-            follow_overrides(self._database, resolver, log)
-        self._engine = make_engine(reactor, settings, self._store, hostname, self._host, shares.outgoing,
-                                   open_mail_log(settings, 'send', log.warning), portion, keys,
-                                   resolver, Controls(self._database),
-                                   None if self._database is None else ResponseRules(self._database, log))
+        self._engine = make_engine(reactor, settings, log, self._store, self._database, host, shares.outgoing,
+                                   portion.workers, portion.recorder.is_condemned)
         self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
@@ -218,48 +197,3 @@ def make_spool(reactor: Reactor, settings: Settings, store: Store, receiver: Rec
                          settings.integer('spool-threads'))
     return SpoolWatch(reactor, directory, receiver, store, config,
                       is_local or (lambda _address: False), log)
-
-
-def make_engine(reactor: Reactor, settings: Settings, store: Store, hostname: str, host: PluginHost | None,
-                share: Share, log: MailLog | None, portion: Portion, keys: SigningKeys | None,
-                resolver: Resolver, controls: Controls, orders: ResponseRules | None) -> Engine:
-    """The sending side."""
-    asks = host is not None and host.asks_outgoing
-    queues = {kind: settings.text(f'rabbitmq-{kind}') for kind in ('results', 'success', 'failure', 'retry')}
-    config = EngineConfig(
-        settings.text('rabbitmq-outbox'), queues,
-        RetryPolicy(settings.intervals('retry-interval'), settings.integer('max-attempts'),
-                    settings.seconds('max-delivertime')),
-        RouteConfig(fixed_server(settings, 'smtp-sink-address', 'smtp-sink'),
-                    fixed_server(settings, 'smarthost', 'smarthost'), settings.items('smtp-default-ips')),
-        share, host is not None and host.loads_mime, loose_addresses(settings),
-        NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'),
-        controls, portion.workers, orders)
-    protection = Protection(reactor.clock, client_context(), client_context(verify=True))
-    dialler = Dialler(reactor, resolver, hostname, protection,
-                      host.companion if host is not None and asks else None,
-                      OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,
-                      MailSigner(reactor.clock, resolver, hostname, keys))
-    return Engine(reactor, store, dialler, config, log, portion.recorder.is_condemned if asks else None)
-
-
-def loose_addresses(settings: Settings) -> list[str]:
-    """Those of a document that are not held to RFC 5321."""
-    return [name for name in ('envelope', 'recipient') if settings.text(f'validate-{name}') == 'loose']
-
-
-def notices(settings: Settings) -> Request:
-    """What senders are to be told of where their message does not say."""
-    try:
-        return make_request(','.join(settings.items('dsn-notify')), settings.text('dsn-ret'), '', '')
-    except SyntaxFault as fault:
-        raise ConfigError(f'dsn-notify: {fault}') from None
-
-
-def fixed_server(settings: Settings, host: str, prefix: str) -> Route | None:
-    """The server that these settings name for all mail."""
-    name, login = settings.text(host), settings.text(f'{prefix}-username')
-    if not name:
-        return None
-    return Route(name, settings.integer(f'{prefix}-port'), True,
-                 Login(login, settings.text(f'{prefix}-password')) if login else None)

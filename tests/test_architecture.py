@@ -42,20 +42,22 @@ RANKS = {
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
     'host':     3, 'mail_log': 3,
     'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4, 'spool': 5,
-    'parts':    5, 'queue_command': 5, 'local_command': 5,
+    'parts':    5, 'queue_command': 5, 'local_command': 5, 'requeue': 5, 'operate_command': 5,
+    'sending':  6,
     'supervisor': 5,
-    'worker':   6, 'sendmail': 6,
-    'worker_process': 7,
-    'daemon':   8,
-    'cli':      9,
-    '__main__': 10,
+    'worker':   7, 'sendmail': 7,
+    'worker_process': 8,
+    'daemon':   9,
+    'cli':      10,
+    '__main__': 11,
 }
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
 PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
         'auth/*', 'dkim/*', 'database/*', 'spool/message')
-DRIVERS = ('delivery/aliases', 'delivery/attempt', 'delivery/carrier', 'delivery/destinations', 'delivery/engine',
+DRIVERS = ('delivery/aliases', 'delivery/attempt', 'delivery/carrier', 'delivery/controls', 'delivery/destinations',
+           'delivery/engine',
            'delivery/protection', 'delivery/resolving', 'delivery/response_rules', 'delivery/schedule',
            'delivery/secured', 'delivery/signer',
            'amqp/client', 'dkim/crypto', 'dns/hosts', 'dns/resolver',

@@ -20,8 +20,10 @@ from mqlite.database.live import Database
 from mqlite.delivery import engine as engine_module
 from mqlite.delivery import notify, report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
+from mqlite.delivery.controls import Controls, read_names
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
 from mqlite.delivery.notify import NotifyConfig
+from mqlite.delivery.pauses import SHORTEST_HOLD, read_pauses
 from mqlite.delivery.protection import BROKEN_SECONDS, Protection
 from mqlite.delivery.response_rules import ResponseRules
 from mqlite.delivery.retry import RetryPolicy
@@ -41,6 +43,7 @@ from mqlite.smtp.dsn import NOTHING, Request
 from mqlite.smtp.shares import Shares
 from tests.support import dns
 from tests.support.database import Notes, execute, insert, make_database
+from tests.support.database import row as database_row
 from tests.support.dns import Nameserver, Query
 from tests.support.exchanger import DROP, SILENCE, Exchanger
 from tests.support.peers import Certificate, make_certificate
@@ -96,11 +99,13 @@ class Bench:
             resolv_file=str(folder / 'resolv.conf')), random.Random(1))
         self.store = EmbeddedStore(self.reactor, str(folder / 'queue'), print, poll_seconds=1e8)
         self.dialler = Dialler(self.reactor, resolver, 'me.example',
-                               Protection(self.clock, client_context(), settings.get('verifying') or client_context()))
+                               Protection(self.clock, client_context(), settings.get('verifying') or client_context()),
+                               controls=(controls := settings.get('controls') or Controls()))
         self.config = EngineConfig(
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
-            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ())), Shares().outgoing,
+            RouteConfig(None, settings.get('smarthost'), settings.get('sources', ()), settings.get('is_mappable')),
+            Shares().outgoing, controls=controls,
             notify=NotifyConfig('me.example', settings.get('dsn', ''), settings.get('notices', NOTHING)),
             orders=read_orders(self.reactor, settings['orders']) if 'orders' in settings else None)
         self.engine = Engine(self.reactor, self.store, self.dialler, self.config, settings.get('log'))
@@ -695,6 +700,61 @@ def test_ips(make: Make, ips: object, state: str, result: str, sources: set[str 
     entries = [document['results'][-1] for document in bench.take('results')]
     assert [(entry['state'], entry['result']) for entry in entries] == [(state, result)] * 4
     assert {entry.get('from') for entry in entries} == sources
+
+
+@pytest.mark.parametrize(('fields', 'state', 'source'), [
+    ({'pool': 'news'},                                               'message', '127.0.0.4'),
+    ({'pool': 'news', 'ips': ['127.0.0.5']},                         'message', '127.0.0.5'),
+    ({'pool': 'unknown'},                                            'bind',    None),
+    ({'pool': 5},                                                    'process', None),
+    ({'connection': {'local-ip': '127.0.0.7'}},                      'message', '127.0.0.7'),
+    ({'connection': {'local-ip': '127.0.0.8'}},                      'message', '127.0.0.6'),
+    ({'connection': {'local-ip': '127.0.0.7'}, 'pool': 'news'},      'message', '127.0.0.4'),
+    ({'connection': {'local-ip': 'x'}},                              'message', '127.0.0.6'),
+    ({'connection': 7},                                              'message', '127.0.0.6'),
+])
+def test_pools_and_addresses_that_mail_came_in_on(make: Make, fields: dict[str, Any], state: str,
+                                                  source: str | None) -> None:
+    controls = Controls()
+    controls.pools = {'news': ('127.0.0.4',)}
+    bench = make(sources=('127.0.0.6',), controls=controls, is_mappable=lambda address: address == '127.0.0.7')
+    bench.publish(fields)
+    bench.run()
+    assert bench.last('state', 'from') == (state, source)
+
+
+def test_the_name_of_a_local_address(make: Make) -> None:
+    controls = Controls()
+    controls.names = read_names([database_row('mtanames', ip='127.0.0.4', name='four.example'),
+                                 database_row('mtanames', ip='127.0.0.5', name='no name\r\nQUIT')]).items
+    bench = make(controls=controls)
+    for address in ('127.0.0.4', '127.0.0.5'):
+        bench.publish(ips=[address])
+        bench.run()
+    assert [line for line in bench.exchanger.commands if line.startswith(b'EHLO')] == [
+        b'EHLO four.example', b'EHLO me.example']
+
+
+def test_the_address_of_a_server_on_pause(make: Make) -> None:
+    """Another server of the domain is used; where there is none, its messages wait on the outbox."""
+    controls = Controls()
+    controls.pauses = read_pauses([database_row('paused', target=HOST)]).items
+    bench = make(controls=controls)
+    second = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port)
+    bench.publish(recipient='r@two.example')
+    bench.publish(recipient='r@one.example')
+    bench.run(5)
+    assert bench.exchanger.commands == [] and second.recipients == ['r@two.example']
+    assert bench.counts() == {'outbox': 1, 'results': 1, 'success': 1}
+    controls.pauses = read_pauses([]).items
+    bench.run(SHORTEST_HOLD)
+    assert bench.exchanger.recipients == ['r@one.example']
+    controls.pauses = read_pauses([database_row('paused', target=HOST)]).items
+    controls.on_pauses()
+    bench.publish(recipient='r@one.example')
+    bench.run(2)
+    assert len(bench.exchanger.messages) == 1 and bench.exchanger.open == 0, 'connections are not used any more'
+    second.close()
 
 
 def test_the_other_family_is_not_held_against_a_server(bench: Bench) -> None:

@@ -82,6 +82,6 @@ def test_some_are_kept() -> None:
     assert emptied(line) == ['1b9', 'b1']
 
 
-def test_the_tag_of_a_job() -> None:
-    for tags, tag in ((['a', 'b'], 'a'), ([], ''), (None, ''), ('a', ''), ([5], ''), ({'a': 1}, '')):
-        assert Document({'tags': tags}).first_tag == tag
+def test_the_tags_of_a_document() -> None:
+    for tags, found in ((['a', 'b'], ['a', 'b']), ([], []), (None, []), ('a', []), ([5, 'b'], ['b']), ({'a': 1}, [])):
+        assert Document({'tags': tags}).tags == found

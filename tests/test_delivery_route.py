@@ -60,7 +60,7 @@ def test_the_destination(fields: dict[str, Any], config: RouteConfig, route: Rou
 def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], found: tuple[str, ...] | None) -> None:
     """An array that names none of our addresses fails the delivery later; what is no array counts as left out."""
     document = Document({'recipient': 'r@b.example', 'ips': ips})
-    assert sources(document, RouteConfig(None, None, default)) == found
+    assert sources(document, RouteConfig(None, None, default), {}) == found
 
 
 @pytest.mark.parametrize('fields', [
@@ -73,7 +73,7 @@ def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], found
 def test_what_has_the_wrong_form(fields: dict[str, Any]) -> None:
     document = Document({'recipient': 'r@b.example', **fields})
     with pytest.raises(DocumentError):
-        choose(document, PLAIN), sources(document, PLAIN)
+        choose(document, PLAIN), sources(document, PLAIN, {})
 
 
 @pytest.mark.parametrize(('found', 'exchangers'), [

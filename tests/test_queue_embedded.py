@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import sqlite3
 from collections import Counter
@@ -20,10 +21,12 @@ import pytest
 from mqlite.errors import PermanentError
 from mqlite.loop.clock import Clock, VirtualClock
 from mqlite.loop.task import sleep
+from mqlite.message.identifier import format_moment
 from mqlite.queues import embedded as embedded_store
 from mqlite.queues import sqlite
 from mqlite.queues.contract import Delivery, Message, QueueError, Store
 from mqlite.queues.embedded import EmbeddedStore
+from mqlite.requeue import hurry
 from tests.support.loop import open_descriptors
 from tests.support.stores import StoresBench
 
@@ -589,3 +592,24 @@ def test_a_commit_that_does_not_end_refuses_what_follows(tmp_path: Path, monkeyp
     stores.run_with_store(main)
     stores.close()
     assert len(stores.notes) == 2 and 'look at its disk' in stores.notes[0] and 'again' in stores.notes[1]
+
+
+def test_chosen_messages_that_wait_go_now(stores: EmbeddedStores) -> None:
+    """In batches, and each once; the others are left as they were, with their time."""
+    async def main(store: Store) -> None:
+        due = stores.reactor.clock.time() + 4000
+        documents = [{'recipient': f'{number}@d{number % 2}.example', 'nextattempt': {'time': format_moment(due)}}
+                     for number in range(500)]
+        await store.publish([*messages(*(json.dumps(one).encode() for one in documents), priority=3, due=due),
+                             *messages(b'no JSON', due=due)])
+        assert await hurry(store, 'q', lambda document: document.domain == 'd1.example') == 250
+        ready = await store.fetch('q', 1000)
+        assert {json.loads(delivery.body)['recipient'] for delivery in ready} == {
+            one['recipient'] for one in documents[1::2]}
+        assert {delivery.priority for delivery in ready} == {3} and b'nextattempt' not in ready[0].body
+        for delivery in ready:
+            await store.settle(delivery, [])
+        assert await hurry(store, 'q', lambda document: True) == 250
+        assert len(await store.fetch('q', 1000)) == 250
+
+    stores.run_with_store(main)

@@ -27,6 +27,7 @@ from tests.test_queue_embedded import (  # noqa: F401  (they run here on the fix
     test_a_message_that_can_never_be_kept_is_refused_and_holds_up_nobody,
     test_about_as_many_bytes_in_hand_as_were_asked_for,
     test_after_closing_nothing_is_promised,
+    test_chosen_messages_that_wait_go_now,
     test_consumers_of_one_store_and_of_two_share_without_overlap,
     test_higher_priority_first_then_as_they_came,
     test_many_publishers_of_one_turn,

@@ -16,7 +16,7 @@ SQLITE = 'sqlite://'
 def prepare(settings: Settings, log: Log) -> None:
     """Make, mend and check the database, as the settings say: once, before anybody opens it. MqliteError.
 
-    The table `ips` is for other programs: it gets the addresses of this host.
+    `paused` puts everything on pause. The table `ips` is for other programs: it gets the addresses of this host.
     """
     file = _file(settings)
     if file is None:
@@ -26,6 +26,8 @@ def prepare(settings: Settings, log: Log) -> None:
     if purge:
         log.warning(f'purge-database: all tables of {file.path} were made anew and are empty; '
                     f'take the setting out before the next start')
+    if settings.flag('paused'):
+        file.add('paused', dict.fromkeys(('localip', 'pool', 'target', 'tag'), ''))
     try:
         file.keep_only('ips', 'ip', local_addresses())
     except MqliteError as error:

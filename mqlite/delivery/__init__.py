@@ -10,6 +10,8 @@
     destinations  all destinations: found, limited, forgotten
     controls      what the operator has set in the database
     capacity      how much a destination may be given
+    pauses        what is on pause
+    suppressions  who gets nothing
     aliases       which limited domains have which exchangers
     pace          how fast messages may go, and how fast they do
     room          how much is in hand, and how it is shared when it is scarce

@@ -16,6 +16,8 @@ from collections import deque
 from typing import Callable
 
 from mqlite.delivery import verdict
+from mqlite.delivery.controls import Controls
+from mqlite.delivery.pauses import Pause, Pauses
 from mqlite.delivery.protection import Protection, certified_name, is_strict
 from mqlite.delivery.route import OPPORTUNISTIC, Exchangers, Place, Route, ranked
 from mqlite.delivery.secured import tls_fields
@@ -39,12 +41,14 @@ _MOST_DOWN = 10000  # addresses remembered as such
 
 
 class NoSession(MqliteError):
-    """No server of the place could be talked to; `result` says why. `local`: it is our own address that is no use."""
+    """No server of the place could be talked to; `result` says why. `local`: it is our own address that is no use.
+    `pause`: the operator does not want it now."""
 
-    def __init__(self, result: Result, local: bool = False) -> None:
+    def __init__(self, result: Result, local: bool = False, pause: Pause | None = None) -> None:
         super().__init__(result.description)
         self.result = result
         self.local = local
+        self.pause = pause
 
 
 class Dialler:
@@ -52,9 +56,10 @@ class Dialler:
 
     def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, protection: Protection,
                  companion: Callable[[Stream], Companion] | None = None, hooks: OutgoingHooks | None = None,
-                 signer: MailSigner | None = None) -> None:
+                 signer: MailSigner | None = None, controls: Controls | None = None) -> None:
         """`companion`: makes the companion of a new connection, `hooks`: are told of it; where there are plugins.
         `signer`: signs what goes out."""
+        self._controls = controls or Controls()
         self.hooks = hooks
         self.signer = signer
         self._reactor = reactor
@@ -114,7 +119,16 @@ class Dialler:
         fitting = [address for address in addresses if place.source is None or _same_family(place.source, address)]
         if not fitting:
             raise NoSession(verdict.no_local_address(addresses[0]), local=True)
-        return fitting
+        pauses = self._controls.pauses
+        return self._not_paused(fitting, place, pauses) if pauses else fitting
+
+    def _not_paused(self, addresses: list[str], place: Place, pauses: Pauses) -> list[str]:
+        now = self._reactor.clock.time()
+        found = {address: pauses.of_address(address, place.source, now) for address in addresses}
+        pause = next((pause for pause in found.values() if pause is not None), None)
+        if pause is not None and all(found.values()):
+            raise NoSession(verdict.on_pause(str(pause)), pause=pause)
+        return [address for address in addresses if found[address] is None]
 
     def _is_down(self, address: str, port: int) -> bool:
         return bool(self._down) and self._down.get((address, port), 0.0) > self._reactor.now()
@@ -131,7 +145,8 @@ class Dialler:
         return await self._say_hello(await self._connect(place, domain, host, address), place, host, None)
 
     async def _say_hello(self, stream: Stream, place: Place, host: str, tls: TlsContext | None) -> ClientSession:
-        session = ClientSession(stream, self._hostname)
+        names = self._controls.names
+        session = ClientSession(stream, names.get(stream.local[0], self._hostname) if names else self._hostname)
         try:
             await session.start(tls, certified_name(place.security, host), place.login, is_strict(place.security))
         except ClientFailure as failure:

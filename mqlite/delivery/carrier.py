@@ -30,6 +30,8 @@ class Carrier:
         self.job: Job | None = None
         self.task: Task[None] | None = None
         self.connecting = True
+        self.peer = ''  # the address that it is connected with
+        self._leaving = False
         self._reactor = reactor
         self._session: ClientSession | None = None
         self._signer: MailSigner | None = None
@@ -39,7 +41,7 @@ class Carrier:
     def ready(self) -> bool:
         """Another job may follow: as far as we can see now, the server waits for one, and may be given one more."""
         session = self._session
-        if session is None or not session.ready:
+        if session is None or not session.ready or self._leaving:
             return False
         most = self.destination.capacity.connection_messages
         return not most or session.messages < most
@@ -49,6 +51,7 @@ class Carrier:
         self._signer = dialler.signer
         self._session = await dialler.open(self.destination.place, self.destination.domain)
         self.connecting = False
+        self.peer = self._session.stream.peer[0]
 
     async def wait_job(self) -> bool:
         """Be idle, for a while; whether a job was given."""
@@ -74,6 +77,11 @@ class Carrier:
             self.destination.idle.remove(self)
         if self._waiter is not None and not self._waiter.done:
             self._waiter.set()
+
+    def leave(self) -> None:
+        """Take no more jobs."""
+        self._leaving = True
+        self.dismiss()
 
     def cancel(self) -> None:
         """Leave at once, whatever is going on."""

@@ -1,47 +1,101 @@
-"""What the operator has set in the database, as it is now: limits and pools.
+"""What the operator has set in the database, as it is now: limits, pools, pauses, suppressions, names for EHLO.
 
 Every look is into memory. Whoever must act when something changes is told.
 """
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any, Callable
 
 from mqlite.database.live import Database, Rows
-from mqlite.database.tables import Row
+from mqlite.database.tables import Row, Usable
 from mqlite.delivery.capacity import Limits
+from mqlite.delivery.pauses import Pause, Pauses, read_pauses
+from mqlite.delivery.route import numeric
+from mqlite.delivery.suppressions import Suppressions, read_suppressions
+from mqlite.log import Log
+from mqlite.message.document import Document
+from mqlite.smtp.grammar import SyntaxFault, check_helo
 
-TABLES = ('capacity', 'capacity_rules', 'poolips')
+LIMITS = ('capacity', 'capacity_rules', 'poolips')
 
 
 class Controls:
     """One per worker; without a database nothing is set."""
 
-    def __init__(self, database: Database | None = None) -> None:
+    def __init__(self, database: Database | None = None, log: Log | None = None) -> None:
         self.limits = Limits()
         self.pools: dict[str, tuple[str, ...]] = {}  # the addresses of each
-        self.on_limits: Callable[[], object] | None = None  # called when the limits have changed
-        self._rows: dict[str, Rows] = dict.fromkeys(TABLES, ())
+        self.pauses = Pauses()
+        self.suppressions = Suppressions()
+        self.names: dict[str, str] = {}  # for EHLO, by our address
+        self.on_limits: Callable[[], object] = _nobody  # called when the limits have changed
+        self.on_pauses: Callable[[], object] = _nobody
+        self._log = log
+        self._rows: dict[str, Rows] = dict.fromkeys(LIMITS, ())
         if database is not None:
-            for table in TABLES:
-                self._follow(database, table)
+            for table in LIMITS:
+                self._follow_limits(database, table)
+            database.follow('paused', read_pauses, self._take_pauses)
+            database.follow('suppressions', read_suppressions, self._take_suppressions)
+            database.follow('mtanames', read_names, self._take_names)
 
-    def _follow(self, database: Database, table: str) -> None:
+    def pause_of(self, document: Document, source: str | None, now: float) -> Pause | None:
+        """What holds up a message; from this local address, if one was chosen."""
+        domain, pool, tags = document.domain, document.pool, document.tags
+        found = self.pauses.of_message(domain, pool, tags, now)
+        return found or (self.pauses.of_source(source, domain, pool, tags, now) if source else None)
+
+    def _follow_limits(self, database: Database, table: str) -> None:
         def take(rows: Rows) -> None:
             self._rows[table] = rows
-            self._make()
+            self.pools = make_pools(self._rows['poolips'])
+            self.limits = Limits(self._rows['capacity'], self._rows['capacity_rules'], self.pools)
+            self.on_limits()
         database.follow(table, tuple, take)
 
-    def _make(self) -> None:
-        self.pools = make_pools(self._rows['poolips'])
-        self.limits = Limits(self._rows['capacity'], self._rows['capacity_rules'], self.pools)
-        if self.on_limits is not None:
-            self.on_limits()
+    def _take_pauses(self, pauses: Usable[Pauses]) -> None:
+        self._warn(pauses)
+        self.pauses = pauses.items
+        self.on_pauses()
+
+    def _take_suppressions(self, suppressions: Usable[Suppressions]) -> None:
+        self._warn(suppressions)
+        self.suppressions = suppressions.items
+
+    def _take_names(self, names: Usable[dict[str, str]]) -> None:
+        self._warn(names)
+        self.names = names.items
+
+    def _warn(self, usable: Usable[Any]) -> None:
+        for fault in usable.faults if self._log is not None else ():
+            self._log.warning(fault)  # type: ignore[union-attr]
 
 
-def make_pools(rows: tuple[Row, ...]) -> dict[str, tuple[str, ...]]:
+def make_pools(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:
     """The addresses of each pool, in the order of the rows."""
-    pools: dict[str, list[str]] = {}
+    pools: dict[str, dict[str, None]] = {}
     for row in rows:
-        pools.setdefault(row.text('name'), []).append(row.text('ip').strip().lower())
-    return {name: tuple(dict.fromkeys(addresses)) for name, addresses in pools.items()}
+        address = numeric(row.text('ip'))
+        if address:
+            pools.setdefault(row.text('name'), {})[address] = None
+    return {name: tuple(addresses) for name, addresses in pools.items()}
+
+
+def read_names(rows: Iterable[Row]) -> Usable[dict[str, str]]:
+    """The table `mtanames`: the name for EHLO from an address of ours. The first row for an address holds."""
+    found: dict[str, str] = {}
+    faults = []
+    for row in rows:
+        try:
+            check_helo(row.text('name').strip())
+            found.setdefault(str(ip_address(row.text('ip').strip())), row.text('name').strip())
+        except (SyntaxFault, ValueError) as error:
+            faults.append(f'row {row.number("id")} of table mtanames is left out: {error}')
+    return Usable(found, faults)
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

@@ -40,8 +40,7 @@ class Destinations:
     def stop(self) -> None:
         """End what runs in the background."""
         self._aliases.stop()
-        controls, self._controls = self._controls, Controls()
-        controls.on_limits = None
+        self._controls = Controls()
         if self._sweep is not None:
             self._sweep.cancel()
 

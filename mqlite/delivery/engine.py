@@ -1,10 +1,12 @@
 """The delivery engine: takes documents off the outbox, has them delivered, and settles each with what it led to.
 
-    consume ─► unusable?  ─► given up, once, with the reason
-              condemned? ─► given up: plugins crash with it (recorder.py)
-              expired?   ─► given up
-              too early? ─► put back until its time
-              otherwise  ─► route ─► schedule ─► result ─► final, or tried again ─► settle
+    consume ─► unusable?   ─► given up, once, with the reason
+              condemned?  ─► given up: plugins crash with it (recorder.py)
+              expired?    ─► given up
+              too early?  ─► put back until its time
+              on pause?   ─► put back for a while
+              suppressed? ─► given up
+              otherwise   ─► route ─► schedule ─► result ─► final, or tried again ─► settle
 
 Every delivery is settled or released exactly once. Settling publishes the results (or the retry) before the outbox
 loses the message, so that a crash in between repeats an attempt but loses nothing.
@@ -25,6 +27,7 @@ from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.job import Job
 from mqlite.delivery.notify import NotifyConfig
+from mqlite.delivery.pauses import Holds, Pause
 from mqlite.delivery.response_rules import ResponseRules
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import RouteConfig, choose, sources
@@ -75,6 +78,7 @@ class Engine:
         self._store = store
         self._config = config
         self._room = Room(config.prefetch, PREFETCH_BYTES)
+        self._holds = Holds()
         self._hooks = dialler.hooks
         self._scheduler = Scheduler(reactor, dialler, config.share, self, self._room, config.controls, config.workers)
         self._consumer: Consumer | None = None
@@ -94,21 +98,22 @@ class Engine:
         self._room.took(len(delivery.body))
         try:
             document = _read(delivery, config.loose)
-            job = Job(delivery, document, choose(document, config.route), sources(document, config.route),
-                      config.mime_later, config.notify.defaults, now)
             over = retry.is_over(document, config.retry, now)
+            due = 0.0 if over else self._not_before(document, now)
+            job = None if due else Job(
+                delivery, document, choose(document, config.route),
+                sources(document, config.route, config.controls.pools), config.mime_later, config.notify.defaults, now)
         except DocumentError as error:
             self._refuse(delivery, _marked(_verdict_on(error), delivery), now)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a message was taken from the outbox')
         else:
-            if self._is_condemned is not None and self._is_condemned(delivery.body):
-                self._finish(job, verdict.condemned())
-            elif over:
-                self._finish(job, verdict.expired())
-            elif document.not_before > now:
-                self._put_back(delivery, document.not_before)
+            refused = None if job is None else self._refused(job, over)
+            if job is None:
+                self._put_back(delivery, due)
+            elif refused is not None:
+                self._finish(job, refused)
             else:
                 self._scheduler.add(job)
 
@@ -125,6 +130,24 @@ class Engine:
             self._reactor.report(error, 'while a result was made')
         else:
             self._settle(delivery, messages, result)
+
+    def _not_before(self, document: Document, now: float) -> float:
+        """When to look at it again, seconds since 1970; 0 when it may go now."""
+        if document.not_before > now:
+            return document.not_before
+        controls = self._config.controls
+        pause = controls.pause_of(document, None, now) if controls.pauses else None
+        return now + self._holds.next(pause, now) if pause is not None else 0.0
+
+    def _refused(self, job: Job, over: bool) -> Result | None:
+        """Why it is given up before anything is tried; None when nothing speaks against it."""
+        if self._is_condemned is not None and self._is_condemned(job.delivery.body):
+            return verdict.condemned()
+        if over:
+            return verdict.expired()
+        suppressions = self._config.controls.suppressions
+        found = suppressions.of(job.document.recipient) if suppressions else None
+        return verdict.suppressed(found.code, found.status, found.description) if found is not None else None
 
     # where jobs come out, see schedule.Outlet
 
@@ -145,6 +168,10 @@ class Engine:
     def put_out(self, job: Job, seconds: float) -> None:
         """It waits on the outbox for a while. Whole seconds: many that are due together are taken together."""
         self._put_back(job.delivery, float(math.ceil(self._clock.time() + seconds)))
+
+    def paused(self, job: Job, pause: Pause) -> None:
+        now = self._clock.time()
+        self._put_back(job.delivery, now + self._holds.next(pause, now))
 
     def returned(self, job: Job) -> None:
         self._room.gave(job.size)

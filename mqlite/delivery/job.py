@@ -34,7 +34,7 @@ class Job:
         self.sources = sources
         self.refusal: Result | None = None
         self.envelope = make_envelope(document, notices)
-        self.tag = document.first_tag
+        self.tag = next(iter(document.tags), '')
         self.keys = _keys(document) if 'dkim' in document.fields else ()
         if mime_later and not document.fields.get('mime'):
             check_later(document)

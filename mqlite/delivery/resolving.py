@@ -70,6 +70,11 @@ class Resolving:
                 self._waiting[route] = []
         return stuck
 
+    def keep(self, wanted: Callable[[Job], bool]) -> None:
+        """Forget the jobs that are not to wait here any more; who says so has them."""
+        for route, jobs in self._waiting.items():
+            self._waiting[route] = [job for job in jobs if wanted(job)]
+
     async def _find(self, route: Route) -> None:
         exchangers: Exchangers = ()
         failure = verdict.internal_fault()

@@ -12,11 +12,10 @@ resolver when a connection is opened, not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from mqlite.dns.message import MX
 from mqlite.message.document import Document, DocumentError
@@ -73,7 +72,8 @@ class RouteConfig:
 
     sink: Route | None
     smarthost: Route | None
-    sources: tuple[str, ...]  # for documents without `ips`; empty: the kernel chooses
+    sources: tuple[str, ...]  # for documents that name none; empty: the kernel chooses
+    is_mappable: Callable[[str], bool] | None = None  # whether what is received on an address is sent from it, too
 
 
 def choose(document: Document, config: RouteConfig) -> Route:
@@ -99,16 +99,22 @@ def _choose(document: Document, config: RouteConfig) -> Route:
     return Route(document.domain, SMTP_PORT, False)
 
 
-def sources(document: Document, config: RouteConfig) -> tuple[str, ...] | None:
-    """The local addresses that a document may be sent from; None: the kernel chooses. DocumentError."""
+def sources(document: Document, config: RouteConfig, pools: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The local addresses that a document may be sent from; None: the kernel chooses. DocumentError.
+
+    `ips` of the document; its `pool`; the address that it was received on, if that is mappable; smtp-default-ips.
+    """
     ips = document.ips
-    if ips is None:
-        return config.sources or None
-    found = []
-    for text in ips:
-        with suppress(ValueError):  # what is no address is passed over: no local address can be called that
-            found.append(str(ip_address(text.partition('%')[0])))  # a zone can be any text, and a NUL in it
-    return tuple(dict.fromkeys(found))
+    if ips is not None:
+        # What is no address is passed over: no local address can be called that.
+        return tuple(dict.fromkeys(address for address in map(numeric, ips) if address))
+    if document.pool:
+        return pools.get(document.pool, ())
+    if config.is_mappable is not None:
+        address = numeric(document.received_on)
+        if address and config.is_mappable(address):
+            return (address,)
+    return config.sources or None
 
 
 def ranked(found: Iterable[MX]) -> Exchangers:
@@ -120,3 +126,11 @@ def ranked(found: Iterable[MX]) -> Exchangers:
     for host, preference in best.items():
         groups.setdefault(preference, []).append(host)
     return tuple(tuple(sorted(hosts)) for _, hosts in sorted(groups.items()))
+
+
+def numeric(text: str) -> str:
+    """The address that the text is, in its usual form; '' when it is none."""
+    try:
+        return str(ip_address(text.strip().strip('[]').partition('%')[0]))  # a zone can be any text, and a NUL in it
+    except ValueError:
+        return ''

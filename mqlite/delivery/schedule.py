@@ -24,6 +24,7 @@ after FAIR_SECONDS. While somebody has no carrier at all, everybody makes room, 
 from __future__ import annotations
 
 import random
+from functools import partial
 from operator import attrgetter
 from typing import Protocol
 
@@ -34,6 +35,7 @@ from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.job import Job
+from mqlite.delivery.pauses import Pause
 from mqlite.delivery.resolving import Resolving
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers
@@ -61,6 +63,9 @@ class Outlet(Protocol):
     def put_out(self, job: Job, seconds: float) -> None:
         """There is no room for it here for about so long."""
 
+    def paused(self, job: Job, pause: Pause) -> None:
+        """The operator does not want it to go now."""
+
     def returned(self, job: Job) -> None:
         """We stop before its turn."""
 
@@ -79,6 +84,8 @@ class Scheduler:
         self._outlet = outlet
         self._room = room
         self._resolving = Resolving(reactor, dialler, self._found, outlet.attempted)
+        self._controls = controls
+        controls.on_pauses = self._pauses_changed
         self._destinations = Destinations(reactor, dialler, controls, workers, self._limit_changed)
         self._timers: dict[Destination, Timer] = {}  # when a destination is to be looked at again
         self._carriers: dict[Carrier, None] = {}
@@ -131,7 +138,10 @@ class Scheduler:
         now, place = self._reactor.now(), job.route.place(exchangers)
         while job.sources != ():
             if job.sources is not None:
-                place = self._destinations.choose_source(job.sources, place, now)
+                free = self._without_paused(job) if self._controls.pauses else job.sources
+                if not free:
+                    return
+                place = self._destinations.choose_source(free, place, now)
             destination = self._destinations.get(place, now)
             seconds = destination.backoff.left(now) if destination.backoff.failures else 0.0
             trouble = destination.trouble
@@ -142,6 +152,17 @@ class Scheduler:
                 self._outlet.unreachable(job, trouble.result, seconds)
                 return
         self._outlet.attempted(job, job.refusal or verdict.no_usable_address())
+
+    def _without_paused(self, job: Job) -> tuple[str, ...]:
+        """The local addresses that the job may be sent from now. When that is none, it is on pause."""
+        now, pauses = self._reactor.clock.time(), {}
+        for source in job.sources or ():
+            pause = self._controls.pause_of(job.document, source, now)
+            if pause is not None:
+                pauses[source] = pause
+        if len(pauses) == len(job.sources or ()):
+            self._outlet.paused(job, next(iter(pauses.values())))
+        return tuple(source for source in job.sources or () if source not in pauses)
 
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
         self._destinations.use(destination, job.route.host, now)
@@ -174,6 +195,23 @@ class Scheduler:
         for job in self._resolving.take_stuck(now):
             self._outlet.put_out(job, UNRESOLVED_SECONDS)
         self._easing = self._reactor.call_later(EASE_SECONDS, self._ease)
+
+    def _pauses_changed(self) -> None:
+        """What is on pause now does not wait here any more, nor is anything sent over connections that are."""
+        now, controls = self._reactor.clock.time(), self._controls
+
+        def may_wait(source: str | None, _number: int, job: Job) -> bool:
+            pause = controls.pause_of(job.document, source, now)
+            if pause is not None:
+                self._outlet.paused(job, pause)
+            return pause is None
+
+        self._resolving.keep(partial(may_wait, None, 0))
+        for destination in self._destinations:
+            destination.line.keep(partial(may_wait, destination.place.source))
+        for carrier in list(self._carriers):
+            if controls.pauses.of_address(carrier.peer, carrier.destination.place.source, now) is not None:
+                carrier.leave()
 
     def _limit_changed(self, destination: Destination, now: float) -> None:
         timer = self._timers.pop(destination, None)
@@ -300,6 +338,10 @@ class Scheduler:
     def _refused(self, destination: Destination, refusal: NoSession) -> None:
         """A connection did not come about. The carrier that tried still counts as one."""
         now, sessions = self._reactor.now(), destination.sessions - 1
+        if refusal.pause is not None and not sessions:
+            for job in destination.line.keep(lambda number, job: False):
+                self._outlet.paused(job, refusal.pause)
+            return
         if sessions:
             destination.window.refused(now, sessions)
             return

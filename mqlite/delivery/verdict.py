@@ -56,8 +56,18 @@ def cannot_bind(reason: str, permanent: bool) -> Result:
 
 
 def no_usable_address() -> Result:
-    """The message names addresses to send from, and none of them is one."""
-    return cannot_bind('none of the addresses in "ips" is one of this host', permanent=True)
+    """The message names addresses to send from, or a pool of them, and none of them is one."""
+    return cannot_bind('none of the addresses in "ips" or "pool" is one of this host', permanent=True)
+
+
+def on_pause(what: str) -> Result:
+    """The operator does not want it to go now; no message gets this as its result."""
+    return Result('process', 'error', description=f'on pause: {what}')
+
+
+def suppressed(code: int, status: str, description: str) -> Result:
+    """The operator wants nothing to be sent to this recipient."""
+    return Result('suppression', 'error', True, code, status, description[:TEXT_LIMIT])
 
 
 def no_local_address(target: str) -> Result:

@@ -263,10 +263,25 @@ class Document:
         raise DocumentError('"ips" must be an array of addresses')
 
     @property
-    def first_tag(self) -> str:
-        """'' when it has none, or something else in its place."""
+    def tags(self) -> list[str]:
+        """Labels; what is not an array of them counts as left out."""
         tags = self.fields.get('tags')
-        return tags[0] if isinstance(tags, list) and tags and isinstance(tags[0], str) else ''
+        return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+    @property
+    def received_on(self) -> str:
+        """The address of ours that it came in on; '' when it did not come over SMTP."""
+        connection = self.fields.get('connection')
+        address = connection.get('local-ip') if isinstance(connection, dict) else None
+        return address if isinstance(address, str) else ''
+
+    @property
+    def pool(self) -> str:
+        """Name of the group of local addresses to send from; '' for none."""
+        value = self.fields.get('pool')
+        if value is None or isinstance(value, str):
+            return value or ''
+        raise DocumentError('"pool" must be a string')
 
     @property
     def priority(self) -> int:

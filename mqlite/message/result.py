@@ -9,9 +9,9 @@ from typing import Any
 from mqlite.message.identifier import format_moment
 
 #: Where an attempt can end. Only the states that this version can reach.
-STATES = ('process', 'storage', 'responsive', 'personalize', 'rewrite', 'dns', 'bind', 'connect', 'intro', 'ehlo',
-          'helo', 'starttls', 'handshake', 'authplain', 'authlogin', 'authusername', 'authpassword', 'authcram',
-          'authresponse', 'mailfrom', 'rcptto', 'data', 'message')
+STATES = ('process', 'suppression', 'storage', 'responsive', 'personalize', 'rewrite', 'dns', 'bind', 'connect',
+          'intro', 'ehlo', 'helo', 'starttls', 'handshake', 'authplain', 'authlogin', 'authusername', 'authpassword',
+          'authcram', 'authresponse', 'mailfrom', 'rcptto', 'data', 'message')
 
 #: How: accepted (only with `message`), timeout, lost, invalid (not an SMTP answer), error.
 RESULTS = ('accepted', 'timeout', 'lost', 'invalid', 'error')

@@ -129,9 +129,9 @@ class Store(Protocol):
                 on_delivery: Callable[[Delivery], object]) -> Consumer:
         """Call on_delivery for each message, with at most so many messages, and about so many bytes, in hand."""
 
-    async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        """Take up to `count` messages that are due, now. To be awaited to its end: a caller that is cancelled
-        meanwhile leaves them in our hands until the store is closed."""
+    async def fetch(self, queue: str, count: int, waiting: bool = False) -> list[Delivery]:
+        """Take up to `count` messages that are due, now; `waiting`: those whose time has not come. To be awaited to its
+        end: a caller that is cancelled meanwhile leaves them in our hands until the store is closed."""
 
     async def purge(self, queue: str) -> int:
         """Delete what is on the queue and in nobody's hands; how many that were."""

@@ -191,8 +191,8 @@ class EmbeddedStore:
         if consumer.timer is not None:
             consumer.timer.cancel()
 
-    async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        deliveries = await self._submit(self._database.fetch, queue, count, self._reactor.clock.time())
+    async def fetch(self, queue: str, count: int, waiting: bool = False) -> list[Delivery]:
+        deliveries = await self._submit(self._database.fetch, queue, count, self._reactor.clock.time(), waiting)
         self._holders.update(dict.fromkeys(deliveries))
         return deliveries
 

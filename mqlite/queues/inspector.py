@@ -33,7 +33,16 @@ class Inspector:
         self._config = config
         self._reading: Channel | None = None
 
-    async def fetch(self, queue: str, count: int) -> list[Delivery]:
+    async def fetch(self, queue: str, count: int, waiting: bool = False) -> list[Delivery]:
+        """`waiting`: of the waiting queues of the outbox, but for the heads that a daemon holds."""
+        if not waiting:
+            return await self._fetch(queue, count)
+        deliveries: list[Delivery] = []
+        for delay in DELAYS if queue == self._config.outbox else ():
+            deliveries += await self._fetch(waiting_queue(queue, delay), count - len(deliveries))
+        return deliveries
+
+    async def _fetch(self, queue: str, count: int) -> list[Delivery]:
         link = self._link
         channel = self._reading
         if channel is None or channel.state != OPEN:

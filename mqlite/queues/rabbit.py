@@ -164,8 +164,8 @@ class RabbitStore:
             self._reactor.spawn(self._start_late(self._link, consumer), f'consumer of {queue}')
         return consumer
 
-    async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        return await self._connected().fetch(queue, count)
+    async def fetch(self, queue: str, count: int, waiting: bool = False) -> list[Delivery]:
+        return await self._connected().fetch(queue, count, waiting)
 
     async def purge(self, queue: str) -> int:
         return await self._connected().purge(queue)

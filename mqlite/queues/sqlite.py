@@ -81,6 +81,7 @@ _READY = f"""SELECT m.id, m.size FROM message m {_FREE} AND m.due = 0
              ORDER BY m.priority DESC, m.id LIMIT ?"""
 _DUE = f"""SELECT m.id, m.size FROM message m {_FREE} AND m.due > 0 AND m.due <= ?
            ORDER BY m.due LIMIT ?"""
+_WAITING = f'SELECT m.id FROM message m {_FREE} AND m.due > ? ORDER BY m.due LIMIT ?'
 _NEXT_DUE = f'SELECT m.due FROM message m {_FREE} AND m.due > 0 ORDER BY m.due LIMIT 1'
 _PURGE = tuple(f'DELETE FROM message WHERE id IN (SELECT m.id FROM message m {_FREE} AND {part} LIMIT {_PURGED_ROWS})'
                for part in ('m.due = 0', 'm.due > 0'))  # each has its index
@@ -92,11 +93,12 @@ _STATUS = """SELECT m.queue,
 
 @dataclass(frozen=True)
 class Want:
-    """A consumer's wish: up to `count` messages of about `size` bytes together."""
+    """A consumer's wish: up to `count` messages of about `size` bytes together. `waiting`: whose time has not come."""
 
     queue: str
     count: int
     size: int
+    waiting: bool = False
 
 
 @dataclass
@@ -173,9 +175,9 @@ class Database:
             return []
         return self._in_transaction(self._apply, batch, now)
 
-    def fetch(self, queue: str, count: int, now: float) -> list[Delivery]:
-        """Take up to `count` messages that are due."""
-        return self.apply(Batch(wanted=[Want(queue, count, LARGEST_BODY)]), now)[0].deliveries
+    def fetch(self, queue: str, count: int, now: float, waiting: bool = False) -> list[Delivery]:
+        """Take up to `count` messages that are due, or that are not."""
+        return self.apply(Batch(wanted=[Want(queue, count, LARGEST_BODY, waiting)]), now)[0].deliveries
 
     def purge(self, queue: str) -> int:
         """Delete what nobody has taken."""
@@ -234,6 +236,9 @@ class Database:
 
     def _take(self, want: Want, now: float) -> Taken:
         """Half of the room is for messages whose time has come, so that neither they nor fresh ones starve."""
+        if want.waiting:
+            found = [row[0] for row in self._db.execute(_WAITING, (want.queue, now, want.count))]
+            return Taken([one for part in _slices(found) for one in self._claim(want.queue, part)], False, None)
         half = (want.count + 1) // 2
         rows = self._db.execute(_DUE, (want.queue, now, half)).fetchall()
         more = len(rows) == half

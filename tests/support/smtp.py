@@ -87,9 +87,9 @@ class MemoryStore:
                 on_delivery: Callable[[Delivery], object]) -> Consumer:
         raise NotImplementedError('receiving mail consumes nothing')
 
-    async def fetch(self, queue: str, count: int) -> list[Delivery]:
-        waiting = self.queues.get(queue, [])
-        taken, self.queues[queue] = waiting[:count], waiting[count:]
+    async def fetch(self, queue: str, count: int, waiting: bool = False) -> list[Delivery]:
+        ready = self.queues.get(queue, [])
+        taken, self.queues[queue] = ready[:count], ready[count:]
         return [self._take(message) for message in taken]
 
     async def purge(self, queue: str) -> int:

@@ -21,6 +21,7 @@ from mqlite.delivery.attempt import NoSession
 from mqlite.delivery.capacity import Limits
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
+from mqlite.delivery.pauses import read_pauses
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig
 from mqlite.loop.clock import VirtualClock
@@ -100,6 +101,7 @@ class Network:
 
     def __init__(self, reactor: Reactor, servers: dict[str, Server]) -> None:
         self.dns_seconds = 0.02
+        self.places: list[Place] = []  # of every connection that was tried
         self._reactor = reactor
         self._servers = servers
 
@@ -108,6 +110,7 @@ class Network:
         return ((route.host.partition('.')[0],),)
 
     async def open(self, place: Place, domain: str) -> Session:
+        self.places.append(place)
         server = self._servers[place.exchangers[0][0]]
         server.connects.append(self._reactor.now())
         if server.down:
@@ -226,8 +229,12 @@ class World:
     def limit(self, *rows: dict[str, Value]) -> None:
         """The rows of the table `capacity`, from now on."""
         self.controls.limits = Limits([row('capacity', id=number, **values) for number, values in enumerate(rows, 1)])
-        if self.controls.on_limits is not None:
-            self.controls.on_limits()
+        self.controls.on_limits()
+
+    def pause(self, *rows: dict[str, Value]) -> None:
+        """The rows of the table `paused`, from now on."""
+        self.controls.pauses = read_pauses([row('paused', **values) for values in rows]).items
+        self.controls.on_pauses()
 
     def run(self, seconds: float) -> None:
         self.reactor.run(sleep(self.reactor, seconds))
