@@ -30,7 +30,7 @@ from mqlite.recorder import DEATHS, NO_DIGEST, Note, Recorder, Seat, culprits, f
 
 READY = b'ready\n'  # what a worker tells when it serves; anything else is why it cannot, or what Python says at a crash
 KILL_SECONDS = 80.0  # systemd kills after 90, without saying what was in the way
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a new worker is started in place of one that did not last
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a new worker is started in place of one that did not last
 STEADY_SECONDS = 30.0  # one that has lasted for so long was well
 STOP = STOP_SIGNALS[0]
 
@@ -155,8 +155,8 @@ class Supervisor:
             return
         where = ' in a thread that a plugin has made' if in_foreign_thread(said) else _during(notes)
         self._log.critical(f'{name} was ended by {describe_end(status)}{where}')
-        if frames(said):
-            self._log.info(f'{name} was in {frames(said)}')
+        if os.WIFEXITED(status) or frames(said):
+            self._log.info(f'{name}: {frames(said) or said[len(READY):]}')
         for note in notes:
             if note.message != NO_DIGEST:
                 deaths = self._recorder.blame(note.message)

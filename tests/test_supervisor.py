@@ -62,7 +62,7 @@ def crash(daemon: Daemon) -> None:
 
 
 def test_pauses_grow_up_to_a_limit() -> None:
-    assert [pause_after(failures) for failures in (0, 1, 2, 3, 4)] == [0.0, 0.5, 1.0, 2.0, 4.0]
+    assert [pause_after(failures) for failures in (0, 1, 2, 3, 4)] == [0.0, 0.25, 0.5, 1.0, 2.0]
     assert pause_after(1000) == LONGEST_PAUSE
 
 
@@ -184,9 +184,9 @@ def test_a_worker_that_dies_at_the_start_is_tried_again(closing: contextlib.Exit
                       f'queue-address: sqlite://{tmp_path}/queue.db\napplication-log: stdout\n')
     process = Process([*CHECKOUT, '--config', config], tmp_path, ENVIRONMENT)
     closing.callback(process.close)
-    process.wait_printed('a new worker 1 is started in 1 s')
+    process.wait_printed('a new worker 1 is started in 0.5 s')
     assert process.output().count('was ended by signal 11 (SIGSEGV) in 10-crash.so: mq_initialize\n') == 3
-    assert 'started now' in process.output() and 'started in 0.5 s' in process.output()
+    assert 'started now' in process.output() and 'started in 0.25 s' in process.output()
     process.signal(signal.SIGTERM)
     assert process.wait() == 0 and 'is running' not in process.output()
 

@@ -8,17 +8,20 @@
       │     it ends when the parent does
 
 Fork before there are threads. The child gives up the parent's loop, its signal handlers included, and never returns
-from `fork`. A signal that reaches it before it has handlers of its own may be lost: whoever sends one that matters
-sends it again when the child says that it is ready.
+from `fork`: when its work is done it ends at once, without what Python does at an exit. A signal that reaches it before
+it has handlers of its own may be lost: whoever sends one that matters sends it again when the child says that it is
+ready.
 
 A child that its parent does not survive ends at once: a thread waits for it, since the loop may be held up by C.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
+import sys
 import threading
 import traceback
 from typing import Callable
@@ -138,6 +141,8 @@ class Forks:
             traceback.print_exc()
             parent.tell(f'{error!r}\n')
         finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
             os._exit(status)
 
     def _reap(self) -> None:
