@@ -154,6 +154,8 @@ class Supervisor:
             self._refuse(name, said.rstrip('\n'))
             return
         where = ' in a thread that a plugin has made' if in_foreign_thread(said) else _during(notes)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == KILL and not self._stopping:
+            where += '; that is what the kernel does when memory runs out'
         self._log.critical(f'{name} was ended by {describe_end(status)}{where}')
         if os.WIFEXITED(status) or frames(said):
             self._log.info(f'{name}: {frames(said) or said[len(READY):]}')

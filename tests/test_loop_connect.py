@@ -184,6 +184,57 @@ def test_clients_wait_in_the_backlog_until_start_and_none_is_taken_after_close(b
     bench.run(main())
 
 
+def connect_clients(stack: contextlib.ExitStack, listener: Listener, count: int) -> None:
+    for _ in range(count):
+        stack.enter_context(socket.create_connection((HOST, listener.port)))
+
+
+def test_a_busy_listener_leaves_clients_to_others_for_a_moment(bench: ListenBench) -> None:
+    place = ListenSocket(HOST, 0)
+    others: list[Stream] = []
+    busy = Listener(bench.reactor, place.copy(), bench.accepted.append, print, lambda: True)
+    idle = Listener(bench.reactor, place, others.append, print, lambda: False)
+
+    async def main() -> None:
+        with contextlib.ExitStack() as stack:
+            busy.start()
+            connect_clients(stack, busy, 1)
+            await sleep(bench.reactor, 0.001)
+            assert bench.accepted == []
+            await sleep(bench.reactor, 0.002)
+            assert len(bench.accepted) == 1         # nobody has taken it
+            idle.start()
+            connect_clients(stack, busy, 5)
+            await sleep(bench.reactor, 0.001)
+            assert len(bench.accepted) == 1 and len(others) == 5
+            busy.close()
+            await sleep(bench.reactor, 0.01)        # the moment of grace ends after the end
+
+    bench.run(main())
+    idle.close()
+    for stream in bench.accepted + others:
+        stream.close()
+
+
+def test_a_listener_takes_what_waits_until_it_is_the_busiest(bench: ListenBench) -> None:
+    listener = Listener(bench.reactor, ListenSocket(HOST, 0), bench.accepted.append, print,
+                        lambda: len(bench.accepted) >= 3)
+
+    async def main() -> None:
+        with contextlib.ExitStack() as stack:
+            connect_clients(stack, listener, 5)
+            listener.start()
+            await sleep(bench.reactor, 0.001)
+            assert len(bench.accepted) == 3
+            await sleep(bench.reactor, 0.002)
+            assert len(bench.accepted) == 4
+            listener.close()
+
+    bench.run(main())
+    for stream in bench.accepted:
+        stream.close()
+
+
 def test_a_listener_may_close_itself_while_it_accepts(bench: ListenBench) -> None:
     def accept(stream: Stream) -> None:
         bench.accepted.append(stream)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mqlite.recorder import Recorder
+from mqlite.worker import Portion
 from tests.support.c_plugin import build_plugin
 from tests.support.daemon import Daemon
 from tests.support.load import Load, connect, load_identifiers
@@ -39,6 +41,12 @@ bool mq_smtp_out_data(MQ_Context *x, MQ_Connection *c, MQ_Message *m) { (void)c;
 """
 NEW_NAMES = '#define RESULT void\n#define END return\n#define GET MQ_contextData\n#define SET MQ_setContextData\n'
 OLD_NAMES = '#define RESULT bool\n#define END return false\n#define GET MQ_ContextData\n#define SET MQ_SetContextData\n'
+
+
+def test_a_worker_has_its_part_of_a_limit() -> None:
+    recorder = Recorder(4)
+    portion = Portion(7, 4, recorder.seats[0], recorder)
+    assert [portion.of(limit) for limit in (500, 4, 3, 0)] == [125, 1, 1, 0]
 
 
 def said(daemon: Daemon) -> list[tuple[str, str, str]]:
