@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
 from operator import itemgetter
 from typing import Callable
 
@@ -28,6 +29,7 @@ from mqlite.smtp.shares import Share
 PROXY_SECONDS = 5.0  # for a PROXY header to arrive: time to repeat a lost segment
 SILENT_SECONDS = 10.0  # what Postfix, under stress, allows for a command
 _LOOK_SECONDS = 1.0  # between two looks through all sessions for silent ones
+_FOUND = 1000  # of them at most in one look
 
 Sessions = Mapping[Task[None], tuple[Stream, Session]]
 
@@ -94,8 +96,9 @@ class Admission:
         now = self._reactor.turn_time
         if not self._silent and now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
-            self._silent.extend(sorted(((stream.heard, task) for task, (stream, _) in sessions.items()
-                                        if stream.heard <= now - SILENT_SECONDS), key=itemgetter(0)))
+            silent = ((stream.heard, task) for task, (stream, _) in sessions.items()
+                      if stream.heard <= now - SILENT_SECONDS)
+            self._silent.extend(nsmallest(_FOUND, silent, key=itemgetter(0)))
         while self._silent:
             heard, task = self._silent.popleft()
             stream, _session = sessions.get(task, (None, None))
