@@ -7,6 +7,7 @@
     mqlite.pyz pause | resume [domain D | ip A] [mta A | pool P] [tag T]; pause list
     mqlite.pyz suppress list | add ADDRESS|DOMAIN [CODE [STATUS [TEXT]]] | remove ADDRESS|DOMAIN
     mqlite.pyz requeue ADDRESS | DOMAIN | all
+    mqlite.pyz why ADDRESS | DOMAIN | IDENTIFIER [--json]
     mqlite.pyz sink [--port N]
     mqlite.pyz [--envelope A] [--ignore-dot] RECIPIENT... | --extract-recipients      (sendmail)
 
@@ -44,6 +45,7 @@ from mqlite.settings import (
     read_file,
 )
 from mqlite.sink import run_sink
+from mqlite.why_command import why
 
 CONFIG_FILES = ('mqlite.conf', '/etc/mqlite/config.txt', '/etc/mailerq/config.txt')
 
@@ -61,6 +63,7 @@ OPTIONS = {
     'count':              ('needed',   'queue get'),
     'keep':               ('none',     'queue get'),
     'port':               ('needed',   'sink'),
+    'json':               ('none',     'why'),
 }
 
 
@@ -77,7 +80,7 @@ class Arguments:
         """sink, local and such, sendmail, `queue` and its next word, or '' for the daemon."""
         if self.words[:1] == ['queue']:
             return ' '.join(self.words[:2])
-        if self.words and self.words[0] in ('sink', 'local', *operate_command.COMMANDS):
+        if self.words and self.words[0] in ('sink', 'local', 'why', *operate_command.COMMANDS):
             return self.words[0]
         submits = self.words or any(OPTIONS[name][1] == 'sendmail' for name in self.options)
         return 'sendmail' if submits else ''
@@ -179,6 +182,8 @@ def _dispatch(arguments: Arguments) -> int:
         return _queue(arguments, settings)
     if arguments.command == 'local':
         return _local(arguments, settings)
+    if arguments.command == 'why':
+        return why(settings, arguments.words[1:], 'json' in options)
     if arguments.command in operate_command.COMMANDS:
         return operate_command.COMMANDS[arguments.command](settings, arguments.words[1:])
     if arguments.command == 'sendmail':

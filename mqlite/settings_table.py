@@ -305,6 +305,7 @@ _PROCESS: _Rows = (
     ("server-id",             NAME,       HONOURED, "1",       "keeps the identifiers of several instances apart"),
     ("user",                  TEXT,       HONOURED, "",        "user to become once the ports are open"),
     ("lock",                  PATH,       HONOURED, "",        "file with the process id, so that we start only once"),
+    ("control-socket",        PATH,       HONOURED, "",        "for `why` (mqlite's own); empty: beside queue or lock"),
     ("processes",             COUNT,      HONOURED, "1",       "worker processes (mqlite's own)"),
     ("daemon",                FLAG,       NOT_YET,  "false",   "run in the background"),
     ("paused",                FLAG,       HONOURED, "false",   "start without sending"),

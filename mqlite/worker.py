@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable
+from typing import Any, Callable
 
 from mqlite.auth.desk import LoginDesk
 from mqlite.auth.open import open_authenticator
+from mqlite.control import ControlSocket, socket_base
 from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
 from mqlite.delivery.engine import Engine
+from mqlite.delivery.explain import Question
 from mqlite.errors import ConfigError
 from mqlite.host import host_name
 from mqlite.log import Log
@@ -42,6 +44,7 @@ from mqlite.smtp.shares import Share, Shares
 from mqlite.spool.directory import SpoolConfig, SpoolDirectory
 from mqlite.spool.watch import SpoolWatch, WatchConfig
 
+EXPLAINED = 20  # messages that a command is told of
 STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
 
 
@@ -66,6 +69,7 @@ class Worker:
                  host: PluginHost | None, certificates: Certificates | None, portion: Portion) -> None:
         """ConfigError. The listening sockets are the worker's to close."""
         self._reactor = reactor
+        self._settings = settings
         self._log = log
         hostname = host_name(settings.text('hostname'))
         secure_ports = settings.ports('smtp-secure-port')
@@ -82,6 +86,7 @@ class Worker:
                                    certificates, self._desk, receiver)
         self._engine = make_engine(reactor, settings, log, self._store, self._database, host, shares.outgoing,
                                    portion.workers, portion.recorder.is_condemned)
+        self._control: ControlSocket | None = None
         self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion
         shared = self._is_busiest if portion.workers > 1 else None
@@ -102,11 +107,18 @@ class Worker:
     async def begin(self) -> None:
         """All workers of the process are open."""
         self._engine.start()
+        base = socket_base(self._settings)
+        if base:
+            self._control = ControlSocket(self._reactor, base, self._portion.number & 0xffff, self._answer, self._log)
         if self._spool is not None:
             self._spool.start()
         self._portion.seat.sessions = 0
         for listener in self._listeners:
             listener.start()
+
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """To a command."""
+        return self._engine.explain(Question(str(question.get('why', ''))), EXPLAINED)
 
     def _is_busiest(self) -> bool:
         portion = self._portion
@@ -115,6 +127,8 @@ class Worker:
 
     async def stop(self) -> None:
         self._portion.seat.leave_for_good()
+        if self._control is not None:
+            self._control.close()
         for listener in self._listeners:
             listener.close()
         self._log.info(f'stopping: {len(self._server)} sessions')

@@ -22,9 +22,10 @@ from typing import Callable
 import pytest
 
 from mqlite.errors import ConfigError, TemporaryError
-from mqlite.queues import sqlite
+from mqlite.queues import sqlite, statements
 from mqlite.queues.contract import Delivery, LargeMessage, Message, QueueError
-from mqlite.queues.sqlite import APPLICATION_ID, SCHEMA_VERSION, Batch, Database, Want
+from mqlite.queues.sqlite import Batch, Database, Want
+from mqlite.queues.statements import APPLICATION_ID, SCHEMA_VERSION
 from tests.support.loop import open_descriptors
 from tests.support.process import ROOT, Process, wait_until
 
@@ -103,7 +104,8 @@ def test_the_file_says_whose_it_is_and_is_durable(path: Path) -> None:
                        'synchronous': 2, 'page_size': 16384}
 
 
-@pytest.mark.parametrize('statement', [sqlite._READY, sqlite._DUE, sqlite._NEXT_DUE, *sqlite._PURGE])
+@pytest.mark.parametrize('statement', [statements.READY, statements.DUE, statements.WAITING,
+                                       statements.NEXT_DUE, *statements.PURGE])
 def test_a_consumer_walks_an_index_however_long_the_queue_is(path: Path, statement: str) -> None:
     with opened(path) as database:
         plan = [row[3] for row in database._db.execute(f'EXPLAIN QUERY PLAN {statement}', ['q'] + [1] * (

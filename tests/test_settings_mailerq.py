@@ -172,7 +172,7 @@ def test_the_table_has_every_key_of_mailerq_and_few_of_its_own() -> None:
            if not name.startswith(("smtp-max-", "smtp-client-"))}
     assert own == {"hostname", "rabbitmq-queue-type", "plugin-generation", "plugin-shim", "plugin-timeout",
                    "smtp-auth-clear", "smtp-min-rate", "smtp-session-timeout", "smtp-greeting-delay",
-                   "smtp-bare-line-ends", "processes"}
+                   "smtp-bare-line-ends", "processes", "control-socket"}
 
 
 def test_mailerqs_file_loads_without_an_error() -> None:

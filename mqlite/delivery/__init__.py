@@ -10,6 +10,7 @@
     destinations  all destinations: found, limited, forgotten
     controls      what the operator has set in the database
     capacity      how much a destination may be given
+    explain       why a message has not left
     pauses        what is on pause
     suppressions  who gets nothing
     aliases       which limited domains have which exchangers

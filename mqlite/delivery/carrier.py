@@ -30,6 +30,7 @@ class Carrier:
         self.job: Job | None = None
         self.task: Task[None] | None = None
         self.connecting = True
+        self.since = reactor.now()  # when it began to connect, or was given its job
         self.peer = ''  # the address that it is connected with
         self._leaving = False
         self._reactor = reactor

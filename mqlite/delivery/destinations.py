@@ -53,6 +53,10 @@ class Destinations:
                 self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)
         return destination
 
+    def of_exchangers(self, exchangers: Exchangers | None) -> dict[Destination, None]:
+        """From all local addresses."""
+        return {one: None for one in self._all.values() if one.place.exchangers == exchangers}
+
     def use(self, destination: Destination, domain: str, now: float) -> None:
         """There is mail to this domain for it."""
         destination.used, destination.domain = now, domain

@@ -25,6 +25,7 @@ from typing import Callable
 from mqlite.delivery import notify, report, retry, verdict
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.controls import Controls
+from mqlite.delivery.explain import Facts, Question, about_outcome
 from mqlite.delivery.job import Job
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.pauses import Holds, Pause
@@ -44,6 +45,7 @@ from mqlite.smtp.shares import Share
 
 PREFETCH = 1000  # messages in hand; with RabbitMQ rabbitmq-qos, if that is less
 PREFETCH_BYTES = 64 * 1024 * 1024  # of documents in hand
+REMEMBERED = 2000  # recipients whose last failure is remembered
 FAULT_SECONDS = 600.0  # before a message is looked at again that we made a mistake with; the first retry-interval
 
 
@@ -79,6 +81,7 @@ class Engine:
         self._config = config
         self._room = Room(config.prefetch, PREFETCH_BYTES)
         self._holds = Holds()
+        self._recent: dict[str, tuple[Result, float, float | None]] = {}
         self._hooks = dialler.hooks
         self._scheduler = Scheduler(reactor, dialler, config.share, self, self._room, config.controls, config.workers)
         self._consumer: Consumer | None = None
@@ -149,6 +152,20 @@ class Engine:
         found = suppressions.of(job.document.recipient) if suppressions else None
         return verdict.suppressed(found.code, found.status, found.description) if found is not None else None
 
+    def explain(self, question: Question, most: int) -> Facts:
+        """Why it has not left, as far as this engine knows; of messages, at most so many."""
+        now, controls = self._clock.time(), self._config.controls
+        facts = self._scheduler.explain(question, most)
+        facts['in hand'] = {'messages': self._room.count, 'bytes': self._room.size}
+        facts['places'] = {'used': self._config.share.used, 'most': self._config.share.most}
+        facts['pauses'] = [str(pause) for pause in controls.pauses.touching(question.domain, now)]
+        found = controls.suppressions.of(question.text)
+        if found is not None:
+            facts['suppressed'] = f'{found.code} {found.status} {found.description}'
+        facts['lately'] = [about_outcome(recipient, *outcome) for recipient, outcome in self._recent.items()
+                           if question.is_about(recipient)][-most:]
+        return facts
+
     # where jobs come out, see schedule.Outlet
 
     def attempted(self, job: Job, result: Result) -> None:
@@ -186,6 +203,7 @@ class Engine:
             result = config.orders.obey(job.document, result)
         if self._log is not None:
             self._write_log(self._log, job.document, job.mime, result, now)
+        due: float | None = None
         try:
             due = retry.next_attempt(job.document, result, config.retry, now)
             if due is None:
@@ -203,7 +221,18 @@ class Engine:
                 self._put_back(job.delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a result was made')
         else:
+            self._remember(job.document.recipient.lower(), result, now, due)
             self._settle(job.delivery, messages, result)
+
+    def _remember(self, recipient: str, result: Result, now: float, due: float | None) -> None:
+        """For who asks why it has not left: the last failure of a recipient, and when it is tried again, if it is."""
+        recent = self._recent
+        if result.result != 'accepted':
+            recent[recipient] = (result, now, due)
+            if len(recent) > REMEMBERED:
+                del recent[next(iter(recent))]
+        elif recent:
+            recent.pop(recipient, None)
 
     def _write_log(self, log: MailLog, document: Document, mime: bytes | None, result: Result, now: float) -> None:
         fields = document.fields

@@ -55,6 +55,10 @@ class Pauses:
     def __bool__(self) -> bool:
         return bool(self.all)
 
+    def touching(self, domain: str, now: float) -> list[Pause]:
+        """Those that hold up mail to a domain, or may: some of it."""
+        return [pause for pause in self.all if _is_on(pause, now) and pause.domain in ('', domain)]
+
     def of_message(self, domain: str, pool: str, tags: Collection[str], now: float) -> Pause | None:
         """What holds it up whatever address it is sent from."""
         return next((pause for pause in self._messages if _holds(pause, domain, pool, tags, now)), None)

@@ -11,6 +11,7 @@ to a busy domain costs one look into a table.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Callable
 
 from mqlite.delivery import verdict
@@ -53,6 +54,14 @@ class Resolving:
         else:
             self._waiting[route], self._since[route] = [job], self._reactor.now()
             self._tasks[route] = self._reactor.spawn(self._find(route), f'exchangers of {route.host}')
+
+    def __iter__(self) -> Iterator[Job]:
+        """All that wait."""
+        return (job for jobs in self._waiting.values() for job in jobs)
+
+    def known(self, domain: str) -> Exchangers | None:
+        """The servers of a domain, if there was mail for it lately."""
+        return next((found for route, (found, _) in self._known.items() if route.host == domain), None)
 
     def stop(self) -> list[Job]:
         """Ask no more; the jobs that wait."""

@@ -34,6 +34,7 @@ from mqlite.delivery.carrier import Carrier
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.destinations import Destinations
+from mqlite.delivery.explain import Facts, Question, about_destination, about_job
 from mqlite.delivery.job import Job
 from mqlite.delivery.pauses import Pause
 from mqlite.delivery.resolving import Resolving
@@ -104,6 +105,28 @@ class Scheduler:
         if self._easing is None and self._room.pressed:
             self._easing = self._reactor.call_later(0.0, self._ease)
         self._resolving.add(job)
+
+    def explain(self, question: Question, most: int) -> Facts:
+        """What is known about it; of messages, at most so many."""
+        now, found = self._reactor.now(), self._destinations.of_exchangers(self._resolving.known(question.domain))
+        jobs = [about_job(job, 'its servers are looked up') for job in self._resolving if question.fits(job.document)]
+        opening: dict[Destination, float] = {}  # since when the first of them is being opened
+        for carrier in self._carriers:
+            job, destination = carrier.job, carrier.destination
+            if carrier.connecting:
+                opening.setdefault(destination, carrier.since)
+            if job is not None and question.fits(job.document):
+                jobs.append(about_job(job, 'it is being sent', to=carrier.peer, seconds=round(now - carrier.since, 1),
+                                      servers=str(destination.place)))
+                found[destination] = None
+        for destination in self._destinations:
+            for job in destination.line:
+                if question.fits(job.document):
+                    jobs.append(about_job(job, 'it waits for a connection', servers=str(destination.place)))
+                    found[destination] = None
+        return {'messages': jobs[:most], 'count': len(jobs), 'destinations': [
+            about_destination(one, now, opening.get(one, now), one in self._wanting and self._share.full)
+            for one in found]}
 
     async def stop(self, seconds: float) -> None:
         """Return what waits, let the carriers finish the message they are sending, at most for so long."""
@@ -373,7 +396,7 @@ class Scheduler:
                 if line and not destination.pace.wait(now):
                     continue  # it has come in this very turn
                 return
-            job = carrier.job
+            job, carrier.since = carrier.job, now
             assert job is not None
             if not done:
                 self._attend(destination, now)  # somebody is there: more connections may be of use

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Callable, Protocol, Union
+from typing import Callable, NamedTuple, Protocol, Union
 
 from mqlite.errors import TemporaryError
 from mqlite.loop.task import Waiter
@@ -82,6 +82,15 @@ class Delivery:
         self.priority = priority
         self.lost = lost
         self.fault = fault
+
+
+class Seen(NamedTuple):
+    """A message as a look shows it; `body` is None for one that is large."""
+
+    due: float  # seconds since 1970; 0 for now
+    priority: int
+    taken: bool  # it is in somebody's hands
+    body: bytes | None
 
 
 @dataclass(frozen=True)

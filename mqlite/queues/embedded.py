@@ -29,7 +29,7 @@ from mqlite.loop.sync import Signal
 from mqlite.loop.task import Task, Waiter, sleep
 from mqlite.loop.thread import WorkerThread
 from mqlite.loop.timers import Timer
-from mqlite.queues.contract import Delivery, LargeMessage, Message, Publishable, QueueError, QueueStatus
+from mqlite.queues.contract import Delivery, LargeMessage, Message, Publishable, QueueError, QueueStatus, Seen
 from mqlite.queues.sqlite import LARGEST_BODY, LARGEST_PRIORITY, Batch, Database, Taken, Want
 
 T = TypeVar('T')
@@ -38,6 +38,7 @@ RETRY_SECONDS = 1.0  # between a failed commit and the next attempt
 STUCK_SECONDS = 15.0  # for a commit; SQLite gives up waiting for a lock before
 LINGER_SECONDS = 0.01  # for which settlements gather; a crash in this time sends so many messages again
 POLL_SECONDS = 1.0  # how often a hungry consumer looks for what other processes have published
+LOOKS = 200  # messages read at once for who looks at a queue
 RECOVER_POLLS = 10  # every so many looks, messages of dead processes are looked for too
 
 
@@ -198,6 +199,14 @@ class EmbeddedStore:
 
     async def purge(self, queue: str) -> int:
         return await self._submit(self._database.purge, queue)
+
+    async def look(self, queue: str, see: Callable[[Seen], object]) -> None:
+        """Show every message of the queue, and take none. A broker cannot do that."""
+        rows = await self._submit(self._database.look, queue, 0, LOOKS)
+        while rows:
+            for _, seen in rows:
+                see(seen)
+            rows = await self._submit(self._database.look, queue, rows[-1][0], LOOKS)
 
     async def list_queues(self) -> list[QueueStatus]:
         return await self._submit(self._database.status, self._reactor.clock.time())

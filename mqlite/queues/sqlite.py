@@ -34,12 +34,11 @@ from io import BytesIO
 from typing import Any, Callable, TypeVar
 
 from mqlite.errors import ConfigError, TemporaryError
-from mqlite.queues.contract import Delivery, LargeMessage, Message, QueueError, QueueStatus
+from mqlite.queues import statements
+from mqlite.queues.contract import Delivery, LargeMessage, Message, QueueError, QueueStatus, Seen
 
 T = TypeVar('T')
 
-APPLICATION_ID = 0x6D716C71  # 'mqlq': tells our file from another program's
-SCHEMA_VERSION = 2
 LARGEST_BODY = 999_000_000  # bytes; SQLite's limit for a blob is 10^9
 LARGEST_PRIORITY = 2**31  # either way: what SQLite takes, with room to spare
 _BUSY_SECONDS = 10.0  # how long we wait for another process's transaction
@@ -47,49 +46,7 @@ _PASSING = ('locked', 'is full', 'disk I/O', 'No space left')  # in the text of 
 _WAL_ATTEMPTS = 20
 _PAGE_SIZE = 16384  # bytes: a usual message fits a page; measured a quarter cheaper than 4096
 _CHECKPOINT_PAGES = 1000  # 16 MB of WAL before it is written back to the file
-_PURGED_ROWS = 1000  # per transaction, so that other processes get their turn
 _ROWS = 64  # rows per statement: a batch is few steps, and each step costs the thread one wait for Python's lock
-
-_SCHEMA = f"""
-    CREATE TABLE message (
-        id       INTEGER PRIMARY KEY,
-        queue    TEXT    NOT NULL,
-        priority INTEGER NOT NULL,
-        due      REAL    NOT NULL,
-        size     INTEGER NOT NULL,
-        body     BLOB);
-    CREATE TABLE part (
-        id      INTEGER PRIMARY KEY,
-        message INTEGER NOT NULL,
-        body    BLOB    NOT NULL);
-    CREATE INDEX parts ON part (message);
-    CREATE TRIGGER without_parts AFTER DELETE ON message WHEN old.body IS NULL
-        BEGIN DELETE FROM part WHERE message = old.id; END;
-    CREATE INDEX ready   ON message (queue, priority DESC, id) WHERE due = 0;
-    CREATE INDEX waiting ON message (queue, due) WHERE due > 0;
-    CREATE TABLE claim (
-        id    INTEGER PRIMARY KEY,
-        owner INTEGER NOT NULL,
-        lost  INTEGER NOT NULL);
-    CREATE TABLE owner (id INTEGER PRIMARY KEY AUTOINCREMENT);
-    PRAGMA application_id = {APPLICATION_ID};
-    PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
-_FREE = 'LEFT JOIN claim c ON c.id = m.id WHERE m.queue = ? AND coalesce(c.owner, 0) = 0'
-_READY = f"""SELECT m.id, m.size FROM message m {_FREE} AND m.due = 0
-             ORDER BY m.priority DESC, m.id LIMIT ?"""
-_DUE = f"""SELECT m.id, m.size FROM message m {_FREE} AND m.due > 0 AND m.due <= ?
-           ORDER BY m.due LIMIT ?"""
-_WAITING = f'SELECT m.id FROM message m {_FREE} AND m.due > ? ORDER BY m.due LIMIT ?'
-_NEXT_DUE = f'SELECT m.due FROM message m {_FREE} AND m.due > 0 ORDER BY m.due LIMIT 1'
-_PURGE = tuple(f'DELETE FROM message WHERE id IN (SELECT m.id FROM message m {_FREE} AND {part} LIMIT {_PURGED_ROWS})'
-               for part in ('m.due = 0', 'm.due > 0'))  # each has its index
-_STATUS = """SELECT m.queue,
-                    sum(coalesce(c.owner, 0) = 0 AND m.due <= :now), sum(coalesce(c.owner, 0) = 0 AND m.due > :now),
-                    sum(coalesce(c.owner, 0) > 0), sum(m.size)
-             FROM message m LEFT JOIN claim c ON c.id = m.id GROUP BY m.queue ORDER BY m.queue"""
-
 
 @dataclass(frozen=True)
 class Want:
@@ -182,15 +139,20 @@ class Database:
     def purge(self, queue: str) -> int:
         """Delete what nobody has taken."""
         count = 0
-        for statement in _PURGE:
-            deleted = _PURGED_ROWS
-            while deleted == _PURGED_ROWS:
+        for statement in statements.PURGE:
+            deleted = statements.PURGED_ROWS
+            while deleted == statements.PURGED_ROWS:
                 deleted = self._transaction(self._purge, statement, queue)
                 count += deleted
         return count
 
     def status(self, now: float) -> list[QueueStatus]:
-        return [QueueStatus(*row) for row in self._read(_STATUS, {'now': now})]
+        return [QueueStatus(*row) for row in self._read(statements.STATUS, {'now': now})]
+
+    def look(self, queue: str, after: int, count: int) -> list[tuple[int, Seen]]:
+        """Up to `count` messages behind that number, each with its own; nothing is taken."""
+        rows = self._read(statements.LOOK, (queue, after, count))
+        return [(number, Seen(due, priority, bool(taken), body)) for number, due, priority, taken, body in rows]
 
     def data_version(self) -> int:
         """Changes whenever another process has committed."""
@@ -237,12 +199,12 @@ class Database:
     def _take(self, want: Want, now: float) -> Taken:
         """Half of the room is for messages whose time has come, so that neither they nor fresh ones starve."""
         if want.waiting:
-            found = [row[0] for row in self._db.execute(_WAITING, (want.queue, now, want.count))]
+            found = [row[0] for row in self._db.execute(statements.WAITING, (want.queue, now, want.count))]
             return Taken([one for part in _slices(found) for one in self._claim(want.queue, part)], False, None)
         half = (want.count + 1) // 2
-        rows = self._db.execute(_DUE, (want.queue, now, half)).fetchall()
+        rows = self._db.execute(statements.DUE, (want.queue, now, half)).fetchall()
         more = len(rows) == half
-        rows += self._db.execute(_READY, (want.queue, want.count - len(rows))).fetchall()
+        rows += self._db.execute(statements.READY, (want.queue, want.count - len(rows))).fetchall()
         more = more or len(rows) == want.count
         chosen, room = [], want.size
         for number, size in rows:
@@ -254,7 +216,7 @@ class Database:
         deliveries: list[Delivery] = []
         for ids in _slices(chosen):
             deliveries += self._claim(want.queue, ids)
-        next_due = None if more else self._db.execute(_NEXT_DUE, (want.queue,)).fetchone()
+        next_due = None if more else self._db.execute(statements.NEXT_DUE, (want.queue,)).fetchone()
         return Taken(deliveries, more, next_due and next_due[0])
 
     def _claim(self, queue: str, ids: Sequence[int]) -> list[Delivery]:
@@ -305,10 +267,10 @@ class Database:
         version, = self._db.execute('PRAGMA user_version').fetchone()
         tables, = self._db.execute('SELECT count(*) FROM sqlite_master').fetchone()
         self._db.execute('COMMIT')
-        if application == APPLICATION_ID:
-            if version != SCHEMA_VERSION:
+        if application == statements.APPLICATION_ID:
+            if version != statements.SCHEMA_VERSION:
                 raise ConfigError(f'the queue file {self.path} was made by another version of mqlite (schema '
-                                  f'{version}, this one has {SCHEMA_VERSION}); empty it with that version first')
+                                  f'{version}, this one has {statements.SCHEMA_VERSION}); empty it with that one first')
         elif tables or application or version:
             raise ConfigError(f'{self.path} is a database of another program; let queue-address name another file')
         else:
@@ -318,7 +280,7 @@ class Database:
     def _create(self) -> None:
         self._db.execute('BEGIN EXCLUSIVE')
         if not self._db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]:
-            for statement in _SCHEMA.split(';\n'):
+            for statement in statements.SCHEMA.split(';\n'):
                 self._db.execute(statement)
         self._db.execute('COMMIT')
 
@@ -388,7 +350,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._trouble(error) from error
 
-    def _read(self, statement: str, parameters: dict[str, object]) -> list[Any]:
+    def _read(self, statement: str, parameters: dict[str, object] | tuple[object, ...]) -> list[Any]:
         try:
             return self._db.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
