@@ -117,7 +117,7 @@ def test_it_starts_unpacked_nowhere(public_archive: Path, flags: tuple[str, ...]
 
 PINS = [f'{package}=={version}' for package, version, _ in build.PINS]
 BUILD_PINS = [f'{package}=={version}' for package, version, group in build.PINS if group == 'build']
-TEST_PINS = [pin for pin in PINS if pin not in BUILD_PINS]
+TEST_PINS = [f'{package}=={version}' for package, version, group in build.PINS if group == 'test']
 
 
 @pytest.mark.parametrize(('stamp', 'groups', 'plan'), [
