@@ -15,9 +15,10 @@ Noting a call is one assignment, since it is made around every call of a plugin 
 call: whatever runs after a crash is too late.
 
 A message is condemned when a plugin has killed DEATHS workers with it in hand; whoever takes it off the queue next
-gives it up. Only the message of the call itself is blamed, not the others that the worker had. A queue may hand it to
-the next worker before the supervisor has heard of a death: until then it stands in the seat of the dead. The counts are
-forgotten when the supervisor ends.
+gives it up. Only the message of the call itself is blamed, not the others that the worker had; for a crash in a timer
+or a watcher, the one that the plugin was in control of, if that was the only one (Context.enter). A queue may hand a
+message to the next worker before the supervisor has heard of a death: until then it stands in the seat of the dead.
+The counts are forgotten when the supervisor ends.
 """
 
 from __future__ import annotations

@@ -98,6 +98,10 @@ def test_every_250_survives_crashes_under_load(start: Start, sink: CapturingSink
         crash(daemon)
     load.wait_for(200)
     load.stop()
+    wait_delivered(load, sink)
+
+
+def wait_delivered(load: Load, sink: CapturingSink) -> None:
     wait_until(lambda: set(load.promised) <= set(load_identifiers(list(sink.transactions))), 'every promised message')
     assert len(load.promised) == len(set(load.promised))
 
@@ -192,14 +196,19 @@ def test_a_worker_that_dies_at_the_start_is_tried_again(closing: contextlib.Exit
     assert process.wait() == 0 and 'is running' not in process.output()
 
 
-def test_workers_end_with_their_supervisor_and_the_port_is_free(start: Start) -> None:
+def test_workers_end_with_their_supervisor_and_the_port_is_free(start: Start, sink: CapturingSink) -> None:
     daemon = start(processes=2)
     assert daemon.process
+    load = Load(daemon.port)
+    load.wait_for(40)
     workers = daemon.workers()
     os.kill(daemon.process.pid, signal.SIGKILL)
     wait_until(lambda: not answers(daemon.port), 'the port to be free')
     wait_until(lambda: not any(is_alive(pid) for pid in workers), 'the workers to end')
     daemon.start()
+    load.wait_for(80)
+    load.stop()
+    wait_delivered(load, sink)
 
 
 def is_alive(pid: int) -> bool:
