@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import os
 import pwd
 import resource
+from collections.abc import Iterable
 
 from mqlite.errors import ConfigError
 from mqlite.smtp.grammar import SyntaxFault, check_helo
@@ -30,6 +32,25 @@ def local_addresses() -> list[str]:
         return _ipv4_addresses() + _ipv6_addresses()
     except OSError as error:
         raise ConfigError(f'cannot list the addresses of this host: {error}') from error
+
+
+class OwnPlaces:
+    """Whether a daemon listens at an address and port; those of this host that there were at its start."""
+
+    def __init__(self, places: Iterable[tuple[str, int]]) -> None:
+        """`places`: addresses and ports that it listens at; 0.0.0.0 and :: are all of this host."""
+        self._places = set(places)
+        self._addresses: frozenset[str] = frozenset()
+        if any(address in ('0.0.0.0', '::') for address, _ in self._places):
+            with contextlib.suppress(ConfigError):
+                self._addresses = frozenset(local_addresses())
+
+    def __call__(self, address: str, port: int) -> bool:
+        if (address, port) in self._places:
+            return True
+        everywhere = '::' if ':' in address else '0.0.0.0'
+        return (everywhere, port) in self._places and (
+            address in self._addresses or ipaddress.ip_address(address.partition('%')[0]).is_loopback)
 
 
 def _ipv4_addresses() -> list[str]:

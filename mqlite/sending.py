@@ -36,8 +36,10 @@ from mqlite.smtp.shares import Share
 
 
 def make_engine(reactor: Reactor, settings: Settings, log: Log, store: Store, database: Database | None,
-                host: PluginHost | None, share: Share, workers: int, is_condemned: Callable[[bytes], bool]) -> Engine:
-    """ConfigError. `workers`: that share the limits; `is_condemned`: whether plugins crash with a document."""
+                host: PluginHost | None, share: Share, workers: int, is_condemned: Callable[[bytes], bool],
+                is_own: Callable[[str, int], bool]) -> Engine:
+    """ConfigError. `workers`: that share the limits; `is_condemned`: whether plugins crash with a document; `is_own`:
+    whether the daemon listens there."""
     hostname, asks = host_name(settings.text('hostname')), host is not None and host.asks_outgoing
     resolver, controls = make_resolver(reactor, settings), Controls(database, log)
     if database is not None:
@@ -59,7 +61,7 @@ def make_engine(reactor: Reactor, settings: Settings, log: Log, store: Store, da
                       host.companion if host is not None and asks else None,
                       OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,
                       MailSigner(reactor.clock, resolver, hostname,
-                                 None if database is None else SigningKeys(database, log)), controls)
+                                 None if database is None else SigningKeys(database, log)), controls, is_own)
     return Engine(reactor, store, dialler, config, open_mail_log(settings, 'send', log.warning),
                   is_condemned if asks else None)
 

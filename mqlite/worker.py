@@ -22,7 +22,7 @@ from mqlite.database.open import open_database
 from mqlite.delivery.engine import Engine
 from mqlite.delivery.explain import Question
 from mqlite.errors import ConfigError
-from mqlite.host import host_name
+from mqlite.host import OwnPlaces, host_name
 from mqlite.log import Log
 from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import Reactor
@@ -85,7 +85,8 @@ class Worker:
         self._server = make_server(reactor, settings, self._store, hostname, self._host, log, is_local, shares.incoming,
                                    certificates, self._desk, receiver)
         self._engine = make_engine(reactor, settings, log, self._store, self._database, host, shares.outgoing,
-                                   portion.workers, portion.recorder.is_condemned)
+                                   portion.workers, portion.recorder.is_condemned,
+                                   OwnPlaces((place.address, place.port) for place in sockets))
         self._control: ControlSocket | None = None
         self._spool = make_spool(reactor, settings, self._store, receiver, is_local, log)
         self._portion = portion

@@ -29,6 +29,7 @@ from mqlite.delivery.response_rules import ResponseRules
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Route, RouteConfig
 from mqlite.dns.resolver import Resolver, ResolverConfig
+from mqlite.host import OwnPlaces
 from mqlite.loop import connect
 from mqlite.loop.clock import VirtualClock
 from mqlite.loop.reactor import Reactor
@@ -62,6 +63,8 @@ ZONE: dict[tuple[str, str], list[bytes]] = {
     ('lost.example', 'MX'): [dns.mx('lost.example', 10, 'broken.example'), dns.mx('lost.example', 20, 'gone.example')],
     ('six.example', 'A'): [dns.address('six.example', HOST)],
     ('six.example', 'AAAA'): [dns.address('six.example', '::1')],
+    ('equal.example', 'MX'): [dns.mx('equal.example', 10, 'mx2.example'), dns.mx('equal.example', 10, 'mx1.example'),
+                              dns.mx('equal.example', 30, 'mx1.example')],
     ('many.example', 'A'): [dns.address('many.example', f'127.9.9.{n}') for n in range(1, 41)],
     ('mx1.example', 'A'): [dns.address('mx1.example', HOST)],
     ('mx2.example', 'A'): [dns.address('mx2.example', SECOND)],
@@ -100,7 +103,8 @@ class Bench:
         self.store = EmbeddedStore(self.reactor, str(folder / 'queue'), print, poll_seconds=1e8)
         self.dialler = Dialler(self.reactor, resolver, 'me.example',
                                Protection(self.clock, client_context(), settings.get('verifying') or client_context()),
-                               controls=(controls := settings.get('controls') or Controls()))
+                               controls=(controls := settings.get('controls') or Controls()),
+                               is_own=settings.get('is_own'))
         self.config = EngineConfig(
             'outbox', settings.get('queues', QUEUES),
             RetryPolicy(INTERVALS, settings.get('max_attempts', 0), settings.get('max_seconds', 86400.0)),
@@ -606,6 +610,62 @@ def test_no_login_in_clear_where_tls_is_broken(make: Make, certificate: Certific
     bench.run()
     assert [document['results'][0]['state'] for document in bench.take('retry')] == ['handshake']
     assert bench.exchanger.recipients == ['r@two.example'] and 'AUTH' not in bench.exchanger.verbs
+
+
+# ourselves
+
+
+@pytest.mark.parametrize(('recipient', 'own', 'tried', 'state', 'status'), [
+    ('r@one.example',   HOST,   [],     'dns',     '5.4.6'),   # the only exchanger
+    ('r@two.example',   HOST,   [],     'dns',     '5.4.6'),   # the best one; the other one would send it to us
+    ('r@two.example',   SECOND, [HOST], 'message', '2.0.0'),   # the second one
+    ('r@[127.0.0.1]',   HOST,   [],     'dns',     '5.4.6'),
+    ('r@half.example',  HOST,   [],     'dns',     '5.4.6'),   # the first one has no address
+])
+def test_mail_does_not_go_round_in_a_circle(make: Make, recipient: str, own: str, tried: list[str], state: str,
+                                            status: str) -> None:
+    bench = make(is_own=lambda address, port: address == own)
+    bench.publish(recipient=recipient)
+    bench.run()
+    assert [client.peer[0] for client in bench.exchanger.clients] == tried
+    entry = bench.final()['results'][-1]
+    assert (entry['state'], entry['status']) == (state, status)
+    assert status != '5.4.6' or 'loops back to us' in entry['description']
+
+
+def test_of_equal_exchangers_the_other_one_is_not_better_than_we(make: Make) -> None:
+    """Where we are looked at first, nobody is left; where not, the other one may take it."""
+    bench = make(is_own=lambda address, port: address == SECOND)
+    for number in range(12):
+        bench.publish(recipient=f'r{number}@equal.example')
+        bench.run(6)
+    counts = bench.counts()
+    assert counts['failure'] + counts['success'] == 12 and counts['failure'] > 0 and counts['success'] > 0
+
+
+def test_a_better_exchanger_that_is_down_is_waited_for(make: Make) -> None:
+    """We are the second one, and hold the mail for the first."""
+    bench = make(is_own=lambda address, port: address == SECOND)
+    bench.exchanger.refuse_connections()
+    bench.publish(recipient='r@two.example')
+    bench.run()
+    assert bench.final('retry')['results'][-1]['state'] == 'connect' and bench.counts() == {'outbox': 1}
+
+
+@pytest.mark.parametrize(('places', 'address', 'port', 'own'), [
+    ([('192.0.2.1', 25)],          '192.0.2.1',   25, True),
+    ([('192.0.2.1', 25)],          '192.0.2.1',   26, False),
+    ([('192.0.2.1', 25)],          '192.0.2.2',   25, False),
+    ([('0.0.0.0', 25)],            '127.0.0.1',   25, True),
+    ([('0.0.0.0', 25)],            '127.8.8.8',   25, True),
+    ([('0.0.0.0', 25)],            '127.0.0.1',   26, False),
+    ([('0.0.0.0', 25)],            '192.0.2.1',   25, False),
+    ([('0.0.0.0', 25)],            '::1',         25, False),
+    ([('::', 25)],                 '::1',         25, True),
+    ([],                           '127.0.0.1',   25, False),
+])
+def test_what_is_ourselves(places: list[tuple[str, int]], address: str, port: int, own: bool) -> None:
+    assert OwnPlaces(places)(address, port) is own
 
 
 # servers that cannot be reached

@@ -292,3 +292,12 @@ def test_plugins_take_part_on_both_ways(start_daemon: Start, sink: CapturingSink
     assert 'plugins in' in daemon.output() and '10-footer.so, 20-trace.so' in daemon.output()
     for step in ('connect', 'rcptto recipient@example.com', 'close', 'out data', 'out sent'):
         assert f' {step}' in daemon.output(), step
+
+
+def test_a_smarthost_that_is_ourselves(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon(processes=2)
+    line = json.dumps({'recipient': 'r@b.example', 'mime': 'x',
+                       'smarthost': {'hostname': HOST, 'port': daemon.port}}).encode()
+    assert daemon.cli('queue', 'publish', 'outbox', input=line).returncode == 0
+    [document] = daemon.take('results', 1)
+    assert document['results'][-1]['status'] == '5.4.6' and len(document['results']) == 1

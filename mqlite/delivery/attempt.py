@@ -4,6 +4,9 @@ The exchangers are tried in the order of their preference, equal ones in random 
 each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes. Addresses
 that could not be reached lately come last: while a server is down, connections to its neighbours do not wait for it.
 
+A server that is ourselves is not tried, nor are those of equal or worse preference (RFC 5321 section 5.1): mail would
+go round in a circle. When nobody is left, the message is given up.
+
 A server whose TLS is broken is tried once more in clear where TLS is opportunistic (see `protection.py`), but not where
 we log in: such a server has TLS, or never had it.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import errno
 import random
 from collections import deque
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from mqlite.delivery import verdict
 from mqlite.delivery.controls import Controls
@@ -51,15 +54,29 @@ class NoSession(MqliteError):
         self.pause = pause
 
 
+class OwnServer(NoSession):
+    """The server is this daemon."""
+
+
+class Target(NamedTuple):
+    """One more to try. `rank`: the place of its preference among those of the exchangers, 0 for the best."""
+
+    rank: int
+    host: str
+    address: str = ''  # not known yet
+
+
 class Dialler:
     """Opens sessions."""
 
     def __init__(self, reactor: Reactor, resolver: Resolver, hostname: str, protection: Protection,
                  companion: Callable[[Stream], Companion] | None = None, hooks: OutgoingHooks | None = None,
-                 signer: MailSigner | None = None, controls: Controls | None = None) -> None:
+                 signer: MailSigner | None = None, controls: Controls | None = None,
+                 is_own: Callable[[str, int], bool] | None = None) -> None:
         """`companion`: makes the companion of a new connection, `hooks`: are told of it; where there are plugins.
-        `signer`: signs what goes out."""
+        `signer`: signs what goes out. `is_own`: whether this daemon listens at an address and port."""
         self._controls = controls or Controls()
+        self._is_own = is_own
         self.hooks = hooks
         self.signer = signer
         self._reactor = reactor
@@ -88,19 +105,21 @@ class Dialler:
         tried = 0
         targets = _in_order(place)
         while targets and tried < ADDRESSES_TRIED:
-            host, address = targets.popleft()
+            rank, host, address = targets.popleft()
             try:
                 if address:
                     tried += 1
                     return await self._open_at(place, domain, host, address)
-                found = await self._addresses(place, host)
+                found = await self._addresses(place, host, domain)
             except NoSession as refusal:
                 if best is None or best.result.permanent or not refusal.result.permanent:
                     best = refusal
+                if isinstance(refusal, OwnServer):  # those that are no nearer than we are would send it back
+                    targets = deque(target for target in targets if target.rank < rank)
                 continue
             down = [address for address in found if self._is_down(address, place.port)]
-            targets.extendleft((host, address) for address in reversed(found) if address not in down)
-            targets.extend((host, address) for address in down)
+            targets.extendleft(Target(rank, host, address) for address in reversed(found) if address not in down)
+            targets.extend(Target(rank, host, address) for address in down)
         assert best is not None
         hooks = self._used_hooks()
         if hooks is not None and not tried:
@@ -110,12 +129,14 @@ class Dialler:
                 hooks.unreached(domain, None)
         raise best
 
-    async def _addresses(self, place: Place, host: str) -> list[str]:
-        """Those of a host that can be reached from the local address. NoSession when there is none."""
+    async def _addresses(self, place: Place, host: str, domain: str) -> list[str]:
+        """Those of a host that can be reached from the local address. NoSession when there is none, or it is ours."""
         try:
             addresses = await self._resolver.addresses(host)
         except (DnsPermanent, DnsTemporary) as error:
             raise _unresolved(error) from error
+        if self._is_own is not None and any(self._is_own(address, place.port) for address in addresses):
+            raise OwnServer(verdict.loops_back(domain, host))
         fitting = [address for address in addresses if place.source is None or _same_family(place.source, address)]
         if not fitting:
             raise NoSession(verdict.no_local_address(addresses[0]), local=True)
@@ -198,9 +219,10 @@ def connected(session: ClientSession) -> Connected:
                      session.authentication, tls_fields(tls) if tls is not None else {})
 
 
-def _in_order(place: Place) -> deque[tuple[str, str]]:
-    """The hosts in the order in which to try them, each with '' in place of the address that is not known yet."""
-    return deque((host, '') for group in place.exchangers for host in random.sample(group, len(group)))
+def _in_order(place: Place) -> deque[Target]:
+    """The hosts in the order in which to try them."""
+    return deque(Target(rank, host) for rank, group in enumerate(place.exchangers)
+                 for host in random.sample(group, len(group)))
 
 
 def _unresolved(error: MqliteError) -> NoSession:

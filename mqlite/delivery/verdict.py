@@ -40,6 +40,12 @@ def unresolved(permanent: bool, reason: str) -> Result:
     return Result('dns', 'error' if permanent else 'timeout', permanent, description=reason)
 
 
+def loops_back(domain: str, server: str) -> Result:
+    """The server is this daemon, and nobody is nearer to the recipient (RFC 3463: 5.4.6 routing loop detected)."""
+    return Result('dns', 'error', True, status='5.4.6', description=f'mail for {domain} loops back to us: {server} is '
+                                                                    f'this server')
+
+
 def not_connected(server: str, timed_out: bool, reason: str) -> Result:
     """No connection came about."""
     return Result('connect', 'timeout' if timed_out else 'error', description=f'{server}: {reason}')
