@@ -145,8 +145,9 @@ class Bench:
         self.secure_listener = Listener(self.reactor, ListenSocket(HOST, 0), partial(self.server.accept, tls=True),
                                         self._trouble)
         self.over_tls = over_tls
-        for listener in (self.listener, self.secure_listener):
-            listener.start()
+        self.listener.start()
+        if certificate is not None:  # else whoever tries the port by accident would find no TLS there
+            self.secure_listener.start()
         self.clients: list[Stream] = []
 
     def __enter__(self) -> Bench:
