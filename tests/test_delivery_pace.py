@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from mqlite.delivery.pace import LATE_SECONDS, PATIENCE, Flow, Pace
+from mqlite.delivery.room import AGAIN_PER_SECOND, LEAST_WAIT, LONGEST_WAIT, Outside, Room
 from mqlite.delivery.standing import (
     FIRST_PAUSE,
     FIRST_WINDOW,
@@ -84,11 +85,10 @@ def test_a_flow() -> None:
     assert flow.rate(PATIENCE - 0.1) == math.inf and flow.rate(5.0) == 0.2
     for number in range(1, 51):
         flow.passed(number * 0.1)
-    assert flow.rate(5.0) == pytest.approx(10.0)
-    assert flow.rate(5.1) == pytest.approx(10.0)
+    assert flow.rate(5.0) == flow.rate(6.9) == pytest.approx(10.0)
     assert flow.rate(15.0) == pytest.approx(0.1), 'the silence is noticed without an answer'
     flow.begin(15.0)
-    assert flow.rate(15.0) == pytest.approx(10.0), 'it was no silence: nobody waited'
+    assert flow.rate(15.0) == pytest.approx(10.0), 'it was no silence: there was nothing to answer'
     for number in range(1, 31):
         flow.passed(15.0 + number)
     assert flow.rate(45.0) == pytest.approx(1.0, rel=0.01)
@@ -98,7 +98,7 @@ def test_a_flow_faster_than_the_clock() -> None:
     flow = Flow(1.0)
     for _ in range(10):
         flow.passed(1.0)
-    assert flow.rate(1.0) == math.inf and flow.rate(1.5) == math.inf
+    assert flow.rate(1.0) == math.inf and flow.rate(2.5) == math.inf
 
 
 def test_a_window() -> None:
@@ -151,3 +151,24 @@ def test_a_backoff(chance: float) -> None:
     assert backoff.left(0.0) == 0.0
     backoff.failed(0.0, 0.5)
     assert backoff.left(0.0) == FIRST_PAUSE
+
+
+def test_who_is_outside() -> None:
+    outside = Outside()
+    for due in (105.5, 105.9, 107.0, 300.0):
+        outside.add(due)
+    assert [outside.count(now) for now in (100.0, 105.95, 106.0, 107.5, 108.0, 299.0, 301.0, 1e6)] == [
+        4, 4, 2, 2, 1, 1, 0, 0]
+    outside.add(5.0)
+    assert outside.count(1e6) == 1 and outside.count(1e6 + 1) == 0, 'whose time is over comes at once'
+
+
+def test_who_was_put_back_is_looked_at_again_soon_while_there_are_few() -> None:
+    room = Room(1000, 1000)
+    assert room.longest_wait(0.0) == LEAST_WAIT
+    for _ in range(10 * AGAIN_PER_SECOND):
+        room.outside.add(5.0)
+    assert room.longest_wait(0.0) == 10.0 and room.longest_wait(6.0) == LEAST_WAIT
+    for _ in range(AGAIN_PER_SECOND * int(LONGEST_WAIT + 10)):
+        room.outside.add(50.0)
+    assert room.longest_wait(6.0) == LONGEST_WAIT

@@ -19,7 +19,7 @@ from mqlite.delivery.capacity import DEFAULT, Capacity
 from mqlite.delivery.job import Job
 from mqlite.delivery.line import Line
 from mqlite.delivery.pace import Flow, Pace
-from mqlite.delivery.room import HORIZON, SOON, Room
+from mqlite.delivery.room import HORIZON, LEAST_WAIT, LONGEST_WAIT, SOON, Room
 from mqlite.delivery.route import Place
 from mqlite.delivery.standing import Backoff, Window
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 UNPROVEN = 2  # connections that are being opened while there is none: enough to learn whether somebody is there
 NO_LIMIT = 1 << 30
-LEAST_WAIT, LONGEST_WAIT = 2.0, 1200.0  # seconds that a job spends on the outbox when there is no room for it here
 
 
 class Destination:
@@ -128,10 +127,14 @@ class Destination:
             return number < most and (size <= room.size_share or (not number and not self.carriers))
         return self.line.keep(stays)
 
-    def wait_outside(self, now: float) -> float:
+    def wait_outside(self, room: Room, now: float) -> float:
         """Seconds after which a job is to come back that there is no room for: about when it has its turn, one after
-        the other, so that the line does not run dry meanwhile."""
-        gap = 1.0 / self.rate(now)
-        soonest = now + max(LEAST_WAIT, len(self.line) * gap - HORIZON / 2)
-        self.tail = min(max(self.tail + gap, soonest), now + LONGEST_WAIT)
+        the other, so that the line does not run dry meanwhile. Of a silent server nobody can tell."""
+        paced = 1.0 / self.pace.rate if self.pace.rate else 0.0
+        gap = max(paced, self.flow.gap)
+        longest = LONGEST_WAIT if paced else room.longest_wait(now)
+        silent = not paced and self.flow.is_silent(now)
+        soonest = longest if silent else max(LEAST_WAIT, len(self.line) * gap - HORIZON / 2)
+        self.tail = min(max(self.tail + gap, now + soonest), now + longest)
+        room.outside.add(self.tail)
         return self.tail - now

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 LATE_SECONDS = 1.0  # or one interval, if that is longer; a busy host stops a process for so long
-PATIENCE = 1.0  # seconds without an answer after which a server counts as slow of which nothing else is known
+PATIENCE = 2.0  # seconds without an answer after which a server counts as slow, whatever it was before
 SMOOTHING = 0.2  # weight of the latest gap in the mean of a Flow
 
 
@@ -59,30 +59,32 @@ class Pace:
 
 
 class Flow:
-    """How fast a destination takes messages while some wait for it.
+    """How fast a destination takes messages: the mean of the gaps between two of them, while some wait for it.
 
-    The mean of the gaps between two of them, or the time since the last one if that is already longer: so a server that
-    has stopped answering is noticed without an answer.
+    A server that has stopped answering is noticed without an answer: after PATIENCE its silence is the gap.
     """
 
-    __slots__ = ('_gap', '_since')
+    __slots__ = ('_since', 'gap')
 
     def __init__(self, now: float) -> None:
-        self._gap = 0.0  # mean seconds between two; 0 while not known
-        self._since = now  # the last one, or since when some wait
+        self.gap = 0.0  # mean seconds between two; 0 while not known
+        self._since = now  # the last one, or since when the server might have answered one
 
     def begin(self, now: float) -> None:
-        """Nobody waited until now: the silence before says nothing."""
+        """It had nothing to answer until now: the silence before says nothing."""
         self._since = now
 
     def passed(self, now: float) -> None:
         """The server has dealt with one."""
         gap = now - self._since
-        self._gap += (gap - self._gap) * SMOOTHING if self._gap else gap
+        self.gap += (gap - self.gap) * SMOOTHING if self.gap else gap
         self._since = now
+
+    def is_silent(self, now: float) -> bool:
+        return now - self._since >= PATIENCE
 
     def rate(self, now: float) -> float:
         """Per second; without limit while nothing speaks against it."""
-        silence = now - self._since
-        gap = max(self._gap, silence) if self._gap or silence >= PATIENCE else 0.0
+        silence = now - self._since if self.is_silent(now) else 0.0
+        gap = max(self.gap, silence)
         return 1.0 / gap if gap else math.inf

@@ -15,11 +15,11 @@ tags, and is left out. A row without anything holds up everything.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from mqlite.database.tables import Row, Usable
+from mqlite.delivery.room import Outside
 from mqlite.delivery.route import numeric
 
 SHORTEST_HOLD, LONGEST_HOLD = 10.0, 600.0  # seconds after which a message on pause is looked at again
@@ -87,16 +87,14 @@ class Holds:
     """When messages on pause are looked at again: soon while there are few, seldom while there are many."""
 
     def __init__(self) -> None:
-        self._out: deque[float] = deque()  # when each of those comes back that are put back now
+        self._outside = Outside()
 
     def next(self, pause: Pause, now: float) -> float:
         """Seconds, for one more."""
-        while self._out and self._out[0] <= now:
-            self._out.popleft()
-        seconds = min(max(SHORTEST_HOLD, len(self._out) / HOLDS_PER_SECOND), LONGEST_HOLD)
+        seconds = min(max(SHORTEST_HOLD, self._outside.count(now) / HOLDS_PER_SECOND), LONGEST_HOLD)
         if pause.expire:
             seconds = min(seconds, max(1.0, pause.expire - now))
-        self._out.append(now + seconds)
+        self._outside.add(now + seconds)
         return seconds
 
 

@@ -190,7 +190,7 @@ class Scheduler:
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
         self._destinations.use(destination, job.route.host, now)
         if self._room.pressed and not destination.may_wait(job, self._room, now):
-            self._outlet.put_out(job, destination.wait_outside(now))
+            self._outlet.put_out(job, destination.wait_outside(self._room, now))
             return
         if not destination.line:
             destination.begin(now)
@@ -214,7 +214,7 @@ class Scheduler:
         self._room.divide(len(slow))
         for destination in slow:
             for job in destination.take_surplus(self._room, now):
-                self._outlet.put_out(job, destination.wait_outside(now))
+                self._outlet.put_out(job, destination.wait_outside(self._room, now))
         for job in self._resolving.take_stuck(now):
             self._outlet.put_out(job, UNRESOLVED_SECONDS)
         self._easing = self._reactor.call_later(EASE_SECONDS, self._ease)
@@ -346,6 +346,8 @@ class Scheduler:
     async def _connect(self, carrier: Carrier) -> bool:
         """Whether there is a connection."""
         destination, refusal = carrier.destination, NoSession(verdict.internal_fault())
+        if not destination.sessions:
+            destination.flow.begin(self._reactor.now())
         try:
             await carrier.connect(self._dialler)
         except NoSession as error:
@@ -354,6 +356,8 @@ class Scheduler:
             destination.connecting -= 1
             if not carrier.connecting:
                 destination.backoff.succeeded()
+                if destination.sessions == 1:
+                    destination.flow.begin(self._reactor.now())
             elif not self._stopping:
                 self._refused(destination, refusal)
         return not carrier.connecting
