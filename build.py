@@ -52,7 +52,6 @@ PINS = (
     ('flufl.bounce', '4.0', 'test'),    # a reader of bounces, GNU Mailman's
     ('dkimpy',   '1.1.8',  'test'),     # verifies what we sign, and PyNaCl is what it verifies Ed25519 with
     ('pynacl',   '1.6.2',  'test'),
-    ('aiosmtpd', '1.4.6',  'peers'),    # a server to deliver to
 )
 
 # What a command wants of the machine. Probe: a command, `module:NAME` of this Python, or the path of a file.

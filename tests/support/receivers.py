@@ -1,8 +1,4 @@
-"""Mail servers of others as receivers. Root only; see senders.py.
-
-What a client has told Exim stands in its spool; Postfix says in its log what it took, and discards it; aiosmtpd and
-Haraka say it in files of theirs.
-"""
+"""Exim as a receiver: what a client has told it stands in its spool. Root only; see senders.py."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import shutil
 
 from tests.support.peers import Certificate
 from tests.support.process import HOST, Process, free_port
-from tests.support.senders import PostfixInstance, UnpackedExim
+from tests.support.senders import UnpackedExim
 
 CONFIG = """\
 exim_path = {program}
@@ -83,24 +79,3 @@ class EximServer(UnpackedExim):
     def close(self) -> None:
         self.stop()
         super().close()
-
-
-POSTFIX_SERVER = """\
-mynetworks = 127.0.0.0/8
-default_transport = discard:taken
-smtpd_client_connection_count_limit = 0
-smtpd_recipient_restrictions = check_recipient_access inline:{ {gone@b.example=550 5.1.1 no such user}
-  {later@b.example=450 4.2.0 mailbox busy} }, permit_mynetworks, reject
-smtpd_data_restrictions = check_sender_access inline:{ {spam@a.example=554 5.7.1 not your data} }
-smtpd_end_of_data_restrictions = check_sender_access inline:{ {slow@a.example=452 4.3.1 no room now} }
-"""
-
-
-class PostfixServer(PostfixInstance):
-    """Takes mail at `port`, but for some addresses, and discards it."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        super().__init__(POSTFIX_SERVER, f'{HOST}:{self.port} inet n - n - - smtpd\n'
-                                         'discard unix - - n - - discard\n'
-                                         'anvil unix - - n - 1 anvil\n')

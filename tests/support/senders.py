@@ -123,7 +123,7 @@ class Exim(UnpackedExim):
 
 # Postfix
 
-POSTFIX_BASE = """\
+POSTFIX_CONFIG = """\
 compatibility_level = 3.6
 queue_directory = {folder}/queue
 data_directory = {folder}/data
@@ -140,8 +140,6 @@ inet_protocols = ipv4
 default_database_type = hash
 alias_maps =
 alias_database =
-"""
-POSTFIX_CONFIG = """\
 relayhost = [localhost]:{port}
 smtp_host_lookup = native
 smtp_tls_security_level = secure
@@ -171,28 +169,32 @@ postlog   unix-dgram n - n  -  1  postlogd
 """
 
 
-class PostfixInstance:
-    """One instance, running."""
+class Postfix:
+    """One instance, relaying everything to one server."""
 
-    def __init__(self, config: str, services: str) -> None:
-        """`config` and `services` are added to what every instance has; {folder} in `config` is its folder."""
+    def __init__(self, relay: Relay) -> None:
         self.folder = open_folder('postfix')
+        shutil.copy(relay.authority, self.folder / 'authority.crt')
         commands = str(Path(find_program('postfix')).parent)
         for name in ('queue', 'data'):
             (self.folder / name).mkdir()
         shutil.chown(self.folder / 'data', 'postfix')
-        (self.folder / 'main.cf').write_text(
-            POSTFIX_BASE.format(folder=self.folder, commands=commands) + config.replace('{folder}', str(self.folder)))
-        (self.folder / 'master.cf').write_text(POSTFIX_SERVICES + services)
+        (self.folder / 'main.cf').write_text(POSTFIX_CONFIG.format(
+            folder=self.folder, commands=commands, port=relay.port, implicit='yes' if relay.implicit else 'no',
+            auth='yes' if relay.mechanism else 'no', mechanism=relay.mechanism.lower(), login=relay.login,
+            password=relay.password))
+        (self.folder / 'master.cf').write_text(POSTFIX_SERVICES)
         self._run('postfix', '-c', str(self.folder), 'start')
 
-    @property
-    def log(self) -> str:
-        file = self.folder / 'log'
-        return file.read_text() if file.exists() else ''
+    def send(self, *options: str, recipient: str = RECIPIENT) -> str:
+        """Its log, once it has delivered; `options` are those of its sendmail."""
+        self.submit(*options, recipient=recipient)
+        log = self.folder / 'log'
+        wait_until(lambda: ' status=' in log.read_text(), 'Postfix to deliver')
+        assert ' status=sent ' in log.read_text(), log.read_text()
+        return log.read_text()
 
     def submit(self, *options: str, recipient: str = RECIPIENT) -> None:
-        """`options` are those of its sendmail."""
         self._run('sendmail', '-C', str(self.folder), '-f', SENDER, *options, recipient)
 
     def close(self) -> None:
@@ -203,21 +205,3 @@ class PostfixInstance:
         done = subprocess.run([find_program(name), *arguments], input=MESSAGE, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=60)
         assert done.returncode == 0, done.stdout.decode()
-
-
-class Postfix(PostfixInstance):
-    """Relays everything to one server."""
-
-    def __init__(self, relay: Relay) -> None:
-        super().__init__(POSTFIX_CONFIG.format(
-            folder='{folder}', port=relay.port, implicit='yes' if relay.implicit else 'no',
-            auth='yes' if relay.mechanism else 'no', mechanism=relay.mechanism.lower(), login=relay.login,
-            password=relay.password), '')
-        shutil.copy(relay.authority, self.folder / 'authority.crt')
-
-    def send(self, *options: str, recipient: str = RECIPIENT) -> str:
-        """Its log, once it has delivered; `options` are those of its sendmail."""
-        self.submit(*options, recipient=recipient)
-        wait_until(lambda: ' status=' in self.log, 'Postfix to deliver')
-        assert ' status=sent ' in self.log, self.log
-        return self.log

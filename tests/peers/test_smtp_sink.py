@@ -1,11 +1,9 @@
-"""Delivery to mail servers of others: what each of their answers leads to, in the results and in the queues."""
+"""Delivery to smtp-sink with each of its failures: what every answer leads to, in the results and in the queues."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Daemon
-from tests.support.peers import Certificate, SmtpSink
-from tests.support.process import HOST, Process, free_port, wait_until
-from tests.support.receivers import EximServer, PostfixServer
+from tests.support.peers import SmtpSink
+from tests.support.process import HOST, free_port, wait_until
 
 Expected = tuple[str, str, Any, str]  # state, result, code, the queue where it ends
 KEPT: Expected = ('message', 'accepted', 250, 'success')
@@ -110,107 +107,3 @@ def test_smtp_sink_that_answers_in_the_middle_of_the_message(tmp_path: Path, dae
 
 def test_smtp_sink_that_is_gone(daemon: Daemon) -> None:
     assert outcome(daemon, free_port()) == ('connect', 'error', None, 'retry')
-
-
-@pytest.fixture(scope='module')
-def postfix() -> Iterator[PostfixServer]:
-    with contextlib.closing(PostfixServer()) as made:
-        yield made
-
-
-@pytest.mark.parametrize(('fields', 'expected'), [
-    ({},                                          KEPT),
-    ({'mime': 'Subject: ü\n\n' + 'é' * 900},      KEPT),
-    ({'mime': 'Subject: x\n\n.\n..\n.\n'},        KEPT),
-    ({'recipient': 'gone@b.example'},             ('rcptto', 'error', 550, 'failure')),
-    ({'recipient': 'later@b.example'},            ('rcptto', 'error', 450, 'retry')),
-    ({'envelope': 'spam@a.example'},              ('data', 'error', 554, 'failure')),
-    ({'envelope': 'slow@a.example'},              ('message', 'error', 452, 'retry')),
-    ({'dsn': {'notify': 'NEVER'}},                KEPT),
-    ({'security': 'required'},                    ('starttls', 'error', None, 'retry')),
-])
-def test_postfix(daemon: Daemon, postfix: PostfixServer, fields: dict[str, object], expected: Expected) -> None:
-    queue, document, last = deliver(daemon, postfix.port, **fields)
-    assert (last['state'], last['result'], last.get('code'), queue) == expected
-    if expected == KEPT:
-        name = last['description'].rpartition('queued as ')[2]
-        wait_until(lambda: f'{name}: to=<r@b.example>' in postfix.log, 'Postfix to say that it took the message')
-        assert last['status'] == '2.0.0' and last['mta'] == 'postfix.example' and last['dsn'] is True
-
-
-def test_exim(daemon: Daemon, certificate: Certificate) -> None:
-    with contextlib.closing(EximServer(certificate)) as exim:
-        exim.start()
-        queue, _, last = deliver(daemon, exim.port)
-        assert (last['state'], last['result'], last['code'], queue) == KEPT
-        assert last['cipher']['version'].startswith('TLS') and last['certificate']['self-signed'] is True
-        assert '<s@a.example>' in exim.kept()
-        assert outcome(daemon, exim.port, security='verified') == ('handshake', 'error', None, 'retry')
-
-
-AIOSMTPD = """\
-import asyncio, sys
-from aiosmtpd.controller import Controller
-
-class Handler:
-    async def handle_RCPT(self, server, session, envelope, address, options):
-        if address.startswith('gone'):
-            return '550 5.1.1 gone'
-        envelope.rcpt_tos.append(address)
-        return '250 OK'
-
-    async def handle_DATA(self, server, session, envelope):
-        print(envelope.mail_from, envelope.rcpt_tos, envelope.content, flush=True)
-        return '451 4.3.0 later' if envelope.mail_from.startswith('slow') else '250 2.0.0 kept'
-
-controller = Controller(Handler(), hostname='127.0.0.1', port=int(sys.argv[1]))
-controller.start()
-asyncio.new_event_loop().run_forever()
-"""
-
-
-def test_aiosmtpd(tmp_path: Path, daemon: Daemon) -> None:
-    port = free_port()
-    process = Process([sys.executable, '-c', AIOSMTPD, str(port)], tmp_path)
-    with contextlib.closing(process):
-        process.wait_listening(port)
-        assert outcome(daemon, port) == KEPT
-        assert r"s@a.example ['r@b.example'] b'Subject: x\r\n\r\nfrom mqlite\r\n'" in process.output()
-        assert outcome(daemon, port, recipient='gone@b.example') == ('rcptto', 'error', 550, 'failure')
-        assert outcome(daemon, port, envelope='slow@a.example') == ('message', 'error', 451, 'retry')
-
-
-HARAKA_PLUGIN = """\
-exports.hook_rcpt = (next, connection, [address]) => next(
-    address.user === 'gone' ? DENY : address.user === 'later' ? DENYSOFT : OK, 'says the plugin');
-exports.hook_queue = (next, connection) => {
-    connection.transaction.message_stream.get_data((data) => { console.log(`took ${data}`); next(OK); });
-};
-"""
-
-
-@pytest.fixture(scope='module')
-def haraka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Process]]:
-    """From the npm registry, in a folder of its own."""
-    folder, port = tmp_path_factory.mktemp('haraka'), free_port()
-    done = subprocess.run(['npm', 'install', '--silent', '--no-audit', '--no-fund', 'Haraka@3.3.4'], cwd=folder,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-    assert done.returncode == 0, done.stdout.decode()
-    (folder / 'config').mkdir()
-    (folder / 'plugins').mkdir()
-    (folder / 'config' / 'smtp.ini').write_text(f'listen={HOST}:{port}\nnodes=0\n')
-    (folder / 'config' / 'plugins').write_text('check\n')
-    (folder / 'config' / 'me').write_text('haraka.example\n')
-    (folder / 'plugins' / 'check.js').write_text(HARAKA_PLUGIN)
-    process = Process(['node', folder / 'node_modules' / 'Haraka' / 'bin' / 'haraka', '-c', folder], folder)
-    with contextlib.closing(process):
-        process.wait_listening(port)
-        yield port, process
-
-
-def test_haraka(daemon: Daemon, haraka: tuple[int, Process]) -> None:
-    port, process = haraka
-    assert outcome(daemon, port) == KEPT
-    process.wait_printed('from mqlite')
-    assert outcome(daemon, port, recipient='gone@b.example') == ('rcptto', 'error', 550, 'failure')
-    assert outcome(daemon, port, recipient='later@b.example') == ('rcptto', 'error', 450, 'retry')
