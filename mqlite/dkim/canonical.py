@@ -7,9 +7,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from mqlite.message.headers import header_end
+from mqlite.message.mime import field_name, split_fields
+
 SIMPLE, RELAXED = 'simple', 'relaxed'
 
-_FIELD = re.compile(rb'[^\r\n]+(?:\r\n[ \t][^\r\n]*)*(?:\r\n)?')
 _SPACES = re.compile(rb'[ \t]+')
 
 
@@ -22,16 +24,8 @@ class Field(NamedTuple):
 
 def split_message(mime: bytes) -> tuple[list[Field], bytes]:
     """Header fields in their order, and the body behind the empty line."""
-    end = 0 if mime[:2] == b'\r\n' else mime.find(b'\r\n\r\n') + 2
-    if end == 1:  # no empty line: all is header
-        return split_fields(mime), b''
-    return split_fields(mime[:end]), mime[end + 2:]
-
-
-def split_fields(header: bytes) -> list[Field]:
-    """The fields of a header, folded lines included."""
-    return [Field(raw.partition(b':')[0].rstrip(b' \t').decode('latin-1').lower(), raw)
-            for raw in _FIELD.findall(header)]
+    end = header_end(mime)
+    return [Field(field_name(raw), raw) for raw in split_fields(mime[:end])], mime[end + 2:]
 
 
 def canonical_field(raw: bytes, form: str) -> bytes:
