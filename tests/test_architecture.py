@@ -36,7 +36,7 @@ DOORS = {
 
 # Folder, or module of the top → rank. Imports go down, or sideways between folders as long as that makes no circle.
 RANKS = {
-    '__init__': 0, 'errors': 0, 'log': 0, 'settings': 0, 'settings_kinds': 0, 'settings_table': 0,
+    '__init__': 0, 'errors': 0, 'der': 0, 'log': 0, 'settings': 0, 'settings_kinds': 0, 'settings_table': 0,
     'loop':     1, 'recorder': 1,
     'amqp':     2, 'dns': 2, 'smtp': 2, 'template': 2, 'message': 2, 'dkim': 2,
     'queues':   3, 'plugin': 3, 'auth': 3, 'database': 3,
@@ -54,7 +54,7 @@ RANKS = {
 
 # Pure: no await, no loop, no log, no clock. In the folders of protocols everything is, but for the drivers named, and
 # for dns/hosts, which looks whether its files have changed.
-PURE = ('loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
+PURE = ('der', 'loop/x509', 'amqp/*', 'dns/*', 'smtp/*', 'message/*', 'template/*', 'settings*', 'delivery/*',
         'auth/*', 'dkim/*', 'database/*', 'spool/message')
 DRIVERS = ('delivery/aliases', 'delivery/attempt', 'delivery/carrier', 'delivery/controls', 'delivery/destinations',
            'delivery/engine',

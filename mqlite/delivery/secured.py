@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from mqlite.der import BadDer
 from mqlite.loop.tls import TlsDetails
-from mqlite.loop.x509 import BadCertificate, describe
+from mqlite.loop.x509 import describe
 from mqlite.message.identifier import format_moment
 
 _NAMES_SHOWN = 100  # of one certificate; some have a thousand
@@ -27,7 +28,7 @@ def tls_fields(details: TlsDetails) -> dict[str, Any]:
 def _certificate(details: TlsDetails) -> dict[str, Any]:
     try:
         found = describe(details.certificate) if details.certificate else None
-    except BadCertificate:
+    except BadDer:
         found = None
     if found is None:
         return {}

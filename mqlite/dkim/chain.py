@@ -14,9 +14,10 @@ from base64 import b64decode
 from collections.abc import Mapping
 from hashlib import sha256
 
+from mqlite.der import BITS, INTEGER, SEQUENCE, BadDer, Reader, first
 from mqlite.dkim import ed25519, rsa
 from mqlite.dkim.canonical import RELAXED, SIMPLE, canonical_field
-from mqlite.dkim.keys import MOST_BITS, Reader
+from mqlite.dkim.keys import MOST_BITS
 from mqlite.dkim.signature import Signable
 
 MOST_SETS = 50  # section 4.2.1
@@ -152,7 +153,7 @@ def _holds(tags: Mapping[str, str], data: bytes, answers: Mapping[str, str]) -> 
         if kind == 'ed25519':
             return ed25519.verify(public, sha256(data).digest(), signature)
         modulus, exponent = _read_public(public)
-    except (ValueError, IndexError):
+    except (ValueError, BadDer):
         return False
     fits = 1024 <= modulus.bit_length() <= MOST_BITS and exponent.bit_length() <= 64
     return fits and rsa.verify(modulus, exponent, data, signature)
@@ -167,11 +168,11 @@ def _base64(text: str) -> bytes:
 
 def _read_public(der: bytes) -> tuple[int, int]:
     """SubjectPublicKeyInfo, or PKCS #1 alone, which some publish (RFC 6376 section 3.6.1 and its erratum)."""
-    outer = Reader(Reader(der).take(0x30))
+    outer = Reader(first(der, SEQUENCE))
     try:
-        outer.take(0x30)  # the algorithm
-    except ValueError:
-        inner = Reader(Reader(der).take(0x30))
+        outer.take(SEQUENCE)  # the algorithm
+    except BadDer:
+        inner = Reader(first(der, SEQUENCE))
     else:
-        inner = Reader(Reader(outer.take(0x03)[1:]).take(0x30))
-    return int.from_bytes(inner.take(0x02), 'big'), int.from_bytes(inner.take(0x02), 'big')
+        inner = Reader(first(outer.take(BITS)[1:], SEQUENCE))
+    return int.from_bytes(inner.take(INTEGER), 'big'), int.from_bytes(inner.take(INTEGER), 'big')

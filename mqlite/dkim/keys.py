@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Union
 
+from mqlite.der import INTEGER, OCTETS, OID, SEQUENCE, BadDer, Reader, first
 from mqlite.errors import PermanentError
 
 LEAST_BITS, MOST_BITS = 1024, 8192
 _PEM = re.compile(r'-----BEGIN ([A-Z ]+)-----\s+(.*?)-----END \1-----', re.DOTALL)
-_INTEGER, _OCTETS, _OID, _SEQUENCE = 0x02, 0x04, 0x06, 0x30
 _RSA_OID = bytes.fromhex('2a864886f70d010101')
 _ED25519_OID = bytes.fromhex('2b6570')
 
@@ -73,55 +73,33 @@ def read_key(pem: str) -> PrivateKey:
             return _read_rsa(der, der)
         if label == 'PRIVATE KEY':
             return _read_pkcs8(der)
-    except (ValueError, IndexError):
+    except (ValueError, BadDer):  # ValueError: not base64
         raise KeyFault('it is damaged') from None
     raise KeyFault(f'a {label} is not a key that DKIM knows: RSA or Ed25519')
 
 
 def _read_pkcs8(der: bytes) -> PrivateKey:
-    fields = Reader(Reader(der).take(_SEQUENCE))
-    fields.take(_INTEGER)  # the version
-    algorithm = Reader(fields.take(_SEQUENCE)).take(_OID)
-    key = fields.take(_OCTETS)
+    fields = Reader(first(der, SEQUENCE))
+    fields.take(INTEGER)  # the version
+    algorithm = first(fields.take(SEQUENCE), OID)
+    key = fields.take(OCTETS)
     if algorithm == _RSA_OID:
         return _read_rsa(key, der)
     if algorithm != _ED25519_OID:
         raise KeyFault('DKIM knows RSA and Ed25519, and it is neither')
-    seed = Reader(key).take(_OCTETS)
+    seed = first(key, OCTETS)
     if len(seed) != 32:
-        raise ValueError
+        raise BadDer('the key has not 32 octets')
     return Ed25519Key(seed, der)
 
 
 def _read_rsa(pkcs1: bytes, der: bytes) -> RsaKey:
-    fields = Reader(Reader(pkcs1).take(_SEQUENCE))
-    _version, modulus, exponent, _private, *rest = [int.from_bytes(fields.take(_INTEGER), 'big') for _ in range(9)]
+    fields = Reader(first(pkcs1, SEQUENCE))
+    _version, modulus, exponent, _private, *rest = [int.from_bytes(fields.take(INTEGER), 'big') for _ in range(9)]
     p, q, dp, dq, coefficient = rest
     if not LEAST_BITS <= modulus.bit_length() <= MOST_BITS:
         raise KeyFault(f'an RSA key of {modulus.bit_length()} bits: from {LEAST_BITS} to {MOST_BITS} will do, '
                        f'best are 2048')
     if p * q != modulus:
-        raise ValueError
+        raise BadDer('the primes are not those of the modulus')
     return RsaKey(modulus, exponent, (p, q), (dp, dq), coefficient, der)
-
-
-class Reader:
-    """Takes DER (X.690) apart, one element after the other. ValueError, IndexError for what is not DER."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, tag: int) -> bytes:
-        """The contents of the next element, which has this tag."""
-        data, at = self._data, self._at
-        if data[at] != tag:
-            raise ValueError
-        size, at = data[at + 1], at + 2
-        if size & 0x80:
-            count = size & 0x7f
-            size, at = int.from_bytes(data[at:at + count], 'big'), at + count
-        if at + size > len(data):
-            raise ValueError
-        self._at = at + size
-        return data[at:at + size]

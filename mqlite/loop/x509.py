@@ -11,13 +11,11 @@ shown within the limits of the handshake; nesting is no deeper than the drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from mqlite.errors import MqliteError
+from mqlite.der import INTEGER, OCTETS, OID, SEQUENCE, BadDer, elements, first
 
-_SEQUENCE, _OID, _OCTETS = 0x30, 0x06, 0x04
 _VERSION, _EXTENSIONS, _DNS_NAME = 0xa0, 0xa3, 0x82
 _ISSUER, _VALIDITY, _SUBJECT = 2, 3, 4  # fields of TBSCertificate, counted from the serial number
 _SUBJECT_ALT_NAME = b'\x55\x1d\x11'  # 2.5.29.17
@@ -26,10 +24,6 @@ _UTC_TIME, _UTF16, _UTF32 = 0x17, 0x1e, 0x1c  # types of a time, and of texts th
 
 #: What the parts of a name are called (X.520), by the last octet of their OID 2.5.4.x.
 _PARTS = {3: 'common', 6: 'country', 7: 'locality', 8: 'state', 10: 'organization', 11: 'unit'}
-
-
-class BadCertificate(MqliteError):
-    """It is not DER, or no certificate."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +40,15 @@ class Described:
 
 
 def describe(certificate: bytes) -> Described:
-    """What it says. BadCertificate."""
-    every = list(_elements(_first(_first(certificate, _SEQUENCE), _SEQUENCE)))
-    version = int.from_bytes(_first(every[0][1], 0x02), 'big') + 1 if every and every[0][0] == _VERSION else 1
-    fields = _fields(_first(certificate, _SEQUENCE))
+    """What it says. BadDer."""
+    every = list(elements(first(first(certificate, SEQUENCE), SEQUENCE)))
+    version = int.from_bytes(first(every[0][1], INTEGER), 'big') + 1 if every and every[0][0] == _VERSION else 1
+    fields = _fields(first(certificate, SEQUENCE))
     if len(fields) <= _SUBJECT:
-        raise BadCertificate('it ends too early')
-    times = [_seconds(tag, text) for tag, text in _elements(fields[_VALIDITY][1])]
+        raise BadDer('it ends too early')
+    times = [_seconds(tag, text) for tag, text in elements(fields[_VALIDITY][1])]
     if len(times) != 2:
-        raise BadCertificate('it has no time of validity')
+        raise BadDer('it has no time of validity')
     subject, issuer = fields[_SUBJECT][1], fields[_ISSUER][1]
     return Described(version, times[0], times[1], _parts(subject), _parts(issuer), dns_names(certificate),
                      subject == issuer)
@@ -68,15 +62,15 @@ def _seconds(tag: int, octets: bytes) -> float:
     try:
         return datetime.strptime(text, '%Y%m%d%H%M%SZ').replace(tzinfo=timezone.utc).timestamp()
     except ValueError:
-        raise BadCertificate(f'{text!r} is no time') from None
+        raise BadDer(f'{text!r} is no time') from None
 
 
 def _parts(name: bytes) -> dict[str, str]:
     """A name is a SEQUENCE of SET of SEQUENCE { OID, value }; of a part that it has twice, the first."""
     found: dict[str, str] = {}
-    for _, part in _elements(name):
-        for _, attribute in _elements(part):
-            pair = list(_elements(attribute))
+    for _, part in elements(name):
+        for _, attribute in elements(part):
+            pair = list(elements(attribute))
             if len(pair) == 2 and len(pair[0][1]) == 3 and pair[0][1][:2] == _COMMON_NAME[:2]:
                 word = _PARTS.get(pair[0][1][2])
                 if word:
@@ -87,9 +81,9 @@ def _parts(name: bytes) -> dict[str, str]:
 
 def dns_names(certificate: bytes) -> tuple[str, ...]:
     """The DNS names in small letters; of a certificate that has none, the common name of its subject."""
-    fields = _fields(_first(certificate, _SEQUENCE))
+    fields = _fields(first(certificate, SEQUENCE))
     if len(fields) <= _SUBJECT:
-        raise BadCertificate('it ends too early')
+        raise BadDer('it ends too early')
     names = [content for tag, extensions in fields if tag == _EXTENSIONS for content in _alternative_names(extensions)]
     names = names or _common_names(fields[_SUBJECT][1])
     return tuple(name.decode('ascii', 'replace').lower() for name in names)
@@ -97,41 +91,19 @@ def dns_names(certificate: bytes) -> tuple[str, ...]:
 
 def _fields(certificate: bytes) -> list[tuple[int, bytes]]:
     """Those of TBSCertificate, without the version, which may be missing."""
-    fields = list(_elements(_first(certificate, _SEQUENCE)))
+    fields = list(elements(first(certificate, SEQUENCE)))
     return fields[1:] if fields and fields[0][0] == _VERSION else fields
 
 
 def _alternative_names(extensions: bytes) -> list[bytes]:
-    for _, extension in _elements(_first(extensions, _SEQUENCE)):
-        parts = list(_elements(extension))
-        if parts and parts[0] == (_OID, _SUBJECT_ALT_NAME) and parts[-1][0] == _OCTETS:
-            return [name for tag, name in _elements(_first(parts[-1][1], _SEQUENCE)) if tag == _DNS_NAME]
+    for _, extension in elements(first(extensions, SEQUENCE)):
+        parts = list(elements(extension))
+        if parts and parts[0] == (OID, _SUBJECT_ALT_NAME) and parts[-1][0] == OCTETS:
+            return [name for tag, name in elements(first(parts[-1][1], SEQUENCE)) if tag == _DNS_NAME]
     return []
 
 
 def _common_names(subject: bytes) -> list[bytes]:
     """A name is a SEQUENCE of SET of SEQUENCE { OID, value }."""
-    attributes = [list(_elements(attribute)) for _, part in _elements(subject) for _, attribute in _elements(part)]
-    return [pair[1][1] for pair in attributes if len(pair) == 2 and pair[0] == (_OID, _COMMON_NAME)]
-
-
-def _first(data: bytes, expected: int) -> bytes:
-    tag, content = next(_elements(data), (0, b''))
-    if tag != expected:
-        raise BadCertificate(f'{tag:#04x} where {expected:#04x} should be')
-    return content
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element. Tags of several octets are in no certificate."""
-    at = 0
-    while at < len(data):
-        tag, size, at = data[at], data[at + 1] if at + 1 < len(data) else 0x80, at + 2
-        if size >= 0x80:
-            count = size - 0x80
-            size = int.from_bytes(data[at:at + count], 'big') if 0 < count <= 4 else len(data)
-            at += count
-        if at + size > len(data):
-            raise BadCertificate('it is cut off')
-        yield tag, data[at:at + size]
-        at += size
+    attributes = [list(elements(attribute)) for _, part in elements(subject) for _, attribute in elements(part)]
+    return [pair[1][1] for pair in attributes if len(pair) == 2 and pair[0] == (OID, _COMMON_NAME)]

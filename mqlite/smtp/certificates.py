@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from mqlite.der import BadDer
 from mqlite.errors import ConfigError
 from mqlite.log import Log
 from mqlite.loop.clock import Clock
 from mqlite.loop.tls import TlsContext, TlsError, add_certificate, choose_by_name, first_certificate, server_context
-from mqlite.loop.x509 import BadCertificate, dns_names
+from mqlite.loop.x509 import dns_names
 
 LOOK_SECONDS = 5.0
 
@@ -94,7 +95,7 @@ def _names(certificate: str) -> tuple[str, ...]:
     """ConfigError when the file begins with no certificate."""
     try:
         return dns_names(first_certificate(_read('smtp-certificate', certificate)))
-    except BadCertificate as error:
+    except BadDer as error:
         raise ConfigError(f'smtp-certificate: {certificate} holds no certificate in PEM: {error}') from None
 
 
