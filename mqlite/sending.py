@@ -41,9 +41,9 @@ def make_engine(reactor: Reactor, settings: Settings, log: Log, store: Store, da
     """ConfigError. `workers`: that share the limits; `is_condemned`: whether plugins crash with a document; `is_own`:
     whether the daemon listens there."""
     hostname, asks = host_name(settings.text('hostname')), host is not None and host.asks_outgoing
-    resolver, controls = make_resolver(reactor, settings), Controls(database, log)
+    resolver, controls = make_resolver(reactor, settings), Controls(database)
     if database is not None:
-        follow_overrides(database, resolver, log)
+        follow_overrides(database, resolver)
     elif settings.flag('paused'):
         controls.pauses = Pauses([Pause()])
     if settings.flag('paused'):
@@ -55,13 +55,13 @@ def make_engine(reactor: Reactor, settings: Settings, log: Log, store: Store, da
                     settings.seconds('max-delivertime')),
         make_routes(settings), share, host is not None and host.loads_mime, loose_addresses(settings),
         NotifyConfig(hostname, settings.text('rabbitmq-dsn'), notices(settings)), settings.integer('rabbitmq-qos'),
-        controls, workers, None if database is None else ResponseRules(database, log))
+        controls, workers, None if database is None else ResponseRules(database))
     dialler = Dialler(reactor, resolver, hostname,
                       Protection(reactor.clock, client_context(), client_context(verify=True)),
                       host.companion if host is not None and asks else None,
                       OutgoingHooks(host, resolver, config.route.sources) if host is not None else None,
                       MailSigner(reactor.clock, resolver, hostname,
-                                 None if database is None else SigningKeys(database, log)), controls, is_own)
+                                 None if database is None else SigningKeys(database)), controls, is_own)
     return Engine(reactor, store, dialler, config, open_mail_log(settings, 'send', log.warning),
                   is_condemned if asks else None)
 

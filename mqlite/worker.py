@@ -74,7 +74,7 @@ class Worker:
         hostname = host_name(settings.text('hostname'))
         secure_ports = settings.ports('smtp-secure-port')
         self._database = open_database(reactor, settings, log)
-        is_local = None if self._database is None else Locals(self._database, log)
+        is_local = None if self._database is None else Locals(self._database)
         self._host = host
         self._store = make_store(reactor, settings, log.warning)
         self._desk = make_desk(reactor, settings, hostname, self._host, log)

@@ -14,7 +14,7 @@ import pytest
 from mqlite.database.file import DatabaseFile
 from mqlite.database.live import LOOK_SECONDS, Database, Rows
 from mqlite.database.open import open_file, prepare
-from mqlite.database.tables import TABLES, Column, make_value
+from mqlite.database.tables import TABLES, Column, Usable, make_value
 from mqlite.errors import ConfigError, TemporaryError
 from mqlite.loop.task import sleep
 from mqlite.queues.sqlite import Database as QueueFile
@@ -246,7 +246,7 @@ class Bench(LoopBench):
         self.log = Notes()
         self.database = Database(self.reactor, make_database(path), TTL, self.log)
         self.seen: list[list[str]] = []
-        self.database.follow('locals', lambda rows: [row.text('address') for row in rows], self.seen.append)
+        self.database.follow('locals', lambda rows: Usable([row.text('address') for row in rows]), self.seen.append)
 
     def later(self, *steps: Callable[[], object]) -> None:
         """Start; after each step give the database time to look; stop."""
@@ -278,7 +278,7 @@ def test_a_change_is_seen_within_seconds(bench: Bench) -> None:
 
 def test_who_follows_another_table_is_left_in_peace(bench: Bench) -> None:
     told: list[Rows] = []
-    bench.database.follow('dns', tuple, told.append)
+    bench.database.follow('dns', Usable, told.append)
     bench.later(lambda: bench.insert('a@example.org'))
     assert told == [()] and bench.database.rows('locals') != ()
 

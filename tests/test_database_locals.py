@@ -94,7 +94,7 @@ def test_bad_rows_are_logged(tmp_path: Path) -> None:
     path, log, reactor = str(tmp_path / 'config.db'), Notes(), Reactor()
     file = make_database(path)
     execute(path, "INSERT INTO locals (address, type) VALUES ('you@example.org', NULL), ('(', 'regex')")
-    is_local = Locals(Database(reactor, file, 600.0, log), log)
+    is_local = Locals(Database(reactor, file, 600.0, log))
     assert is_local('you@example.org') and not is_local('me@example.org')
     assert len(log.lines) == 1 and 'row 2 of table locals' in log.lines[0]
     file.close()

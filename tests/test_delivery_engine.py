@@ -83,7 +83,7 @@ def answer(query: Query) -> list[bytes]:
 def read_orders(reactor: Reactor, path: str) -> ResponseRules:
     """The response rules of a database."""
     notes = Notes()
-    return ResponseRules(Database(reactor, make_database(path), 600, notes), notes)
+    return ResponseRules(Database(reactor, make_database(path), 600, notes))
 
 
 class Bench:

@@ -90,7 +90,7 @@ def make(tmp_path: Path, closing: ExitStack) -> Callable[..., tuple[ResponseRule
         closing.callback(reactor.close)
         make_database(path).close()
         execute(path, *statements)
-        return ResponseRules(Database(reactor, make_database(path), 600, notes), notes), notes
+        return ResponseRules(Database(reactor, make_database(path), 600, notes)), notes
     return read
 
 

@@ -36,7 +36,7 @@ class Signing:
             path = str(folder / 'database.db')
             make_database(path).close()
             execute(path, *statements)
-            stored = SigningKeys(Database(self.bench.reactor, make_database(path), 600, self.notes), self.notes)
+            stored = SigningKeys(Database(self.bench.reactor, make_database(path), 600, self.notes))
         self.signer = MailSigner(self.bench.reactor.clock, self.bench.resolver, 'mx.example.org', stored)
 
     def sign(self, mime: bytes, *entries: dict[str, object]) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
 from mqlite.database.file import Content, DatabaseFile
-from mqlite.database.tables import Row
+from mqlite.database.tables import Row, Usable
 from mqlite.errors import MqliteError
 from mqlite.log import Log
 from mqlite.loop.reactor import Reactor
@@ -34,7 +34,7 @@ class Follower:
     """Somebody who wants to know about a table."""
 
     table: str
-    make: Callable[[Rows], Any]  # in the thread: pure
+    make: Callable[[Rows], Usable[Any]]  # in the thread: pure
     take: Callable[[Any], object]  # in the loop
 
 
@@ -60,10 +60,12 @@ class Database:
         """The rows by id, as they are now."""
         return self._content.rows[table]
 
-    def follow(self, table: str, make: Callable[[Rows], T], take: Callable[[T], object]) -> None:
-        """Hand `take` what `make` makes of the rows, now and whenever they have changed. `make` runs in a thread."""
-        self._followers.append(Follower(table, make, take))
-        take(make(self.rows(table)))
+    def follow(self, table: str, make: Callable[[Rows], Usable[T]], take: Callable[[T], object]) -> None:
+        """Hand `take` what `make` makes of the rows, now and whenever they have changed; rows that it could not use are
+        named in the log. `make` runs in a thread."""
+        follower = Follower(table, make, take)
+        self._followers.append(follower)
+        self._hand_over(follower, make(self.rows(table)))
 
     def start(self) -> None:
         """Keep up to date from now on."""
@@ -104,7 +106,12 @@ class Database:
         self._note_faults()
         for follower, index in made:
             self._log.info(f'table {follower.table} has changed: {len(content.rows[follower.table])} rows')
-            follower.take(index)
+            self._hand_over(follower, index)
+
+    def _hand_over(self, follower: Follower, made: Usable[Any]) -> None:
+        for fault in made.faults:
+            self._log.warning(fault)
+        follower.take(made.items)
 
     def _note_faults(self) -> None:
         for fault in self._content.faults:
@@ -120,7 +127,7 @@ def _look(file: DatabaseFile, known: Content, if_changed: bool) -> Content | Non
     return file.read()
 
 
-def _make(followers: tuple[Follower, ...], old: Content, new: Content) -> list[tuple[Follower, Any]]:
+def _make(followers: tuple[Follower, ...], old: Content, new: Content) -> list[tuple[Follower, Usable[Any]]]:
     """In the thread: new indexes for those whose table has changed."""
     return [(follower, follower.make(new.rows[follower.table])) for follower in followers
             if new.rows[follower.table] != old.rows[follower.table]]

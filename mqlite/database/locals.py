@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from mqlite.database.live import Database
 from mqlite.database.patterns import WILDCARDS, Match, make_match
-from mqlite.database.tables import Row
-from mqlite.log import Log
+from mqlite.database.tables import Row, Usable
 
 
 class LocalAddresses:
@@ -46,18 +45,20 @@ class LocalAddresses:
 class Locals:
     """Whether an address is local at this moment."""
 
-    def __init__(self, database: Database, log: Log) -> None:
-        self._log = log
+    def __init__(self, database: Database) -> None:
         self._addresses = LocalAddresses(())
-        database.follow('locals', LocalAddresses, self._take)
+        database.follow('locals', _read, self._take)
 
     def __call__(self, address: str) -> bool:
         return address in self._addresses
 
     def _take(self, addresses: LocalAddresses) -> None:
         self._addresses = addresses
-        for fault in addresses.faults:
-            self._log.warning(fault)
+
+
+def _read(rows: Iterable[Row]) -> Usable[LocalAddresses]:
+    addresses = LocalAddresses(rows)
+    return Usable(addresses, addresses.faults)
 
 
 def _spellings(address: str) -> Iterable[str]:

@@ -13,17 +13,14 @@ from mqlite.database.live import Database
 from mqlite.database.tables import Row, Usable
 from mqlite.dns.message import FormatError, normal_name
 from mqlite.dns.resolver import Resolver
-from mqlite.log import Log
 
 Addresses = dict[str, tuple[str, ...]]
 
 
-def follow_overrides(database: Database, resolver: Resolver, log: Log) -> None:
+def follow_overrides(database: Database, resolver: Resolver) -> None:
     """Let the resolver have what the table says, from now on."""
-    def take(found: Usable[Addresses]) -> None:
-        resolver.overrides = found.items
-        for fault in found.faults:
-            log.warning(fault)
+    def take(found: Addresses) -> None:
+        resolver.overrides = found
     database.follow('dns', read_overrides, take)
 
 

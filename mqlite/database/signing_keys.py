@@ -16,14 +16,12 @@ from mqlite.database.tables import Row, Usable
 from mqlite.dkim.keys import KeyFault
 from mqlite.dkim.sign import KeyUse, make_signer
 from mqlite.dkim.signature import Signer
-from mqlite.log import Log
 
 
 class SigningKeys:
     """The keys that sign at this moment."""
 
-    def __init__(self, database: Database, log: Log) -> None:
-        self._log = log
+    def __init__(self, database: Database) -> None:
         self._keys: dict[int, tuple[Signer, int]] = {}
         self._patterns: list[tuple[Match, int]] = []
         database.follow('dkim_keys', read_keys, self._take_keys)
@@ -40,17 +38,11 @@ class SigningKeys:
         return [KeyUse(replace(signer, lifetime_end=int(now) + seconds) if seconds else signer)
                 for signer, seconds in chosen.values()]
 
-    def _take_keys(self, keys: Usable[dict[int, tuple[Signer, int]]]) -> None:
-        self._keys = keys.items
-        self._warn(keys.faults)
+    def _take_keys(self, keys: dict[int, tuple[Signer, int]]) -> None:
+        self._keys = keys
 
-    def _take_patterns(self, patterns: Usable[list[tuple[Match, int]]]) -> None:
-        self._patterns = patterns.items
-        self._warn(patterns.faults)
-
-    def _warn(self, faults: Iterable[str]) -> None:
-        for fault in faults:
-            self._log.warning(fault)
+    def _take_patterns(self, patterns: list[tuple[Match, int]]) -> None:
+        self._patterns = patterns
 
 
 def read_keys(rows: Iterable[Row]) -> Usable[dict[int, tuple[Signer, int]]]:

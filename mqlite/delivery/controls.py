@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import Any, Callable
+from typing import Callable
 
 from mqlite.database.live import Database, Rows
 from mqlite.database.tables import Row, Usable
@@ -15,7 +15,6 @@ from mqlite.delivery.capacity import Limits
 from mqlite.delivery.pauses import Pause, Pauses, read_pauses
 from mqlite.delivery.route import numeric
 from mqlite.delivery.suppressions import Suppressions, read_suppressions
-from mqlite.log import Log
 from mqlite.message.document import Document
 from mqlite.smtp.grammar import SyntaxFault, check_helo
 
@@ -25,7 +24,7 @@ LIMITS = ('capacity', 'capacity_rules', 'poolips')
 class Controls:
     """One per worker; without a database nothing is set."""
 
-    def __init__(self, database: Database | None = None, log: Log | None = None) -> None:
+    def __init__(self, database: Database | None = None) -> None:
         self.limits = Limits()
         self.pools: dict[str, tuple[str, ...]] = {}  # the addresses of each
         self.pauses = Pauses()
@@ -33,7 +32,6 @@ class Controls:
         self.names: dict[str, str] = {}  # for EHLO, by our address
         self.on_limits: Callable[[], object] = _nobody  # called when the limits have changed
         self.on_pauses: Callable[[], object] = _nobody
-        self._log = log
         self._rows: dict[str, Rows] = dict.fromkeys(LIMITS, ())
         if database is not None:
             for table in LIMITS:
@@ -54,24 +52,17 @@ class Controls:
             self.pools = make_pools(self._rows['poolips'])
             self.limits = Limits(self._rows['capacity'], self._rows['capacity_rules'], self.pools)
             self.on_limits()
-        database.follow(table, tuple, take)
+        database.follow(table, Usable, take)
 
-    def _take_pauses(self, pauses: Usable[Pauses]) -> None:
-        self._warn(pauses)
-        self.pauses = pauses.items
+    def _take_pauses(self, pauses: Pauses) -> None:
+        self.pauses = pauses
         self.on_pauses()
 
-    def _take_suppressions(self, suppressions: Usable[Suppressions]) -> None:
-        self._warn(suppressions)
-        self.suppressions = suppressions.items
+    def _take_suppressions(self, suppressions: Suppressions) -> None:
+        self.suppressions = suppressions
 
-    def _take_names(self, names: Usable[dict[str, str]]) -> None:
-        self._warn(names)
-        self.names = names.items
-
-    def _warn(self, usable: Usable[Any]) -> None:
-        for fault in usable.faults if self._log is not None else ():
-            self._log.warning(fault)  # type: ignore[union-attr]
+    def _take_names(self, names: dict[str, str]) -> None:
+        self.names = names
 
 
 def make_pools(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:

@@ -6,29 +6,28 @@ chosen from is not known any more when the answer comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import replace
 
 from mqlite.database.live import Database
 from mqlite.database.patterns import make_match
-from mqlite.database.tables import Row
+from mqlite.database.tables import Row, Usable
 from mqlite.delivery.response import ACTIONS, Action, Rule, Selection, obey, ordered, read_value
-from mqlite.log import Log
 from mqlite.message.document import Document
 from mqlite.message.result import Result
-
-TABLES = ('response_actions', 'response_patterns_actions', 'response_patterns')
 
 
 class ResponseRules:
     """The rules at this moment, the first one first."""
 
-    def __init__(self, database: Database, log: Log) -> None:
-        self._log = log
-        self._rows: dict[str, Iterable[Row]] = {}
+    def __init__(self, database: Database) -> None:
         self.rules: list[Rule] = []
-        for table in TABLES:
-            database.follow(table, tuple, partial(self._take, table))
+        self._actions: dict[int, Action] = {}
+        self._links: Iterable[Row] = ()
+        self._patterns: dict[int, Rule] = {}
+        database.follow('response_actions', read_actions, self._take_actions)
+        database.follow('response_patterns_actions', Usable, self._take_links)
+        database.follow('response_patterns', read_patterns, self._take_patterns)
 
     def obey(self, document: Document, result: Result) -> Result:
         """The result of an attempt as the rules want it; they may change properties of the document, too."""
@@ -37,40 +36,54 @@ class ResponseRules:
         selection = Selection(source, document.domain, tags if isinstance(tags, list) else ())
         return obey(ordered(self.rules, selection, result), document.fields, result)
 
-    def _take(self, table: str, rows: Iterable[Row]) -> None:
-        self._rows[table] = rows
-        if len(self._rows) == len(TABLES):
-            faults: list[str] = []
-            self.rules = read_rules(self._rows, faults)
-            for fault in faults:
-                self._log.warning(fault)
+    def _take_actions(self, actions: dict[int, Action]) -> None:
+        self._actions = actions
+        self._link()
+
+    def _take_links(self, links: Iterable[Row]) -> None:
+        self._links = links
+        self._link()
+
+    def _take_patterns(self, patterns: dict[int, Rule]) -> None:
+        self._patterns = patterns
+        self._link()
+
+    def _link(self) -> None:
+        linked: dict[int, list[Action]] = {}
+        for link in self._links:
+            action = self._actions.get(link.number('response_action'))
+            if action is not None:
+                linked.setdefault(link.number('response_pattern'), []).append(action)
+        self.rules = [replace(rule, actions=tuple(linked[number])) for number, rule in self._patterns.items()
+                      if number in linked]
 
 
-def read_rules(rows: Mapping[str, Iterable[Row]], faults: list[str]) -> list[Rule]:
-    """The rules by priority, the lowest number first; a line in `faults` for each row that is left out."""
+def read_actions(rows: Iterable[Row]) -> Usable[dict[int, Action]]:
+    """By id."""
     actions: dict[int, Action] = {}
-    for row in rows['response_actions']:
+    faults = []
+    for row in rows:
         kind = row.text('action')
         if kind in ACTIONS:
             actions[row.number('id')] = Action(kind, row.text('property'), read_value(row.text('value')))
         else:
             faults.append(f'row {row.number("id")} of table response_actions is left out: {kind!r} is no action; '
                           f'there are {", ".join(ACTIONS)}')
-    linked: dict[int, list[Action]] = {}
-    for row in rows['response_patterns_actions']:
-        action = actions.get(row.number('response_action'))
-        if action is not None:
-            linked.setdefault(row.number('response_pattern'), []).append(action)
-    found = []
-    for row in rows['response_patterns']:
+    return Usable(actions, faults)
+
+
+def read_patterns(rows: Iterable[Row]) -> Usable[dict[int, Rule]]:
+    """Rules without their actions, by id; in the order of their priority, the lowest number first."""
+    found: list[tuple[int, int, Rule]] = []
+    faults = []
+    for row in rows:
         number = row.number('id')
         try:
             match = make_match(row.text('type'), row.text('pattern'))
         except ValueError as error:
             faults.append(f'row {number} of table response_patterns is left out: {error}')
-            continue
-        if number in linked:
-            found.append((row.number('priority'), number, Rule(
-                row.text('localip'), row.text('domain').lower(), row.text('tag'), match, bool(row.number('final')),
-                tuple(linked[number]))))
-    return [rule for _priority, _number, rule in sorted(found, key=lambda entry: entry[:2])]
+        else:
+            rule = Rule(row.text('localip'), row.text('domain').lower(), row.text('tag'), match,
+                        bool(row.number('final')), ())
+            found.append((row.number('priority'), number, rule))
+    return Usable({number: rule for _, number, rule in sorted(found, key=lambda entry: entry[:2])}, faults)
