@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from mqlite.delivery import standing
 from mqlite.delivery.pace import LATE_SECONDS, PATIENCE, Flow, Pace
 from mqlite.delivery.room import AGAIN_PER_SECOND, LEAST_WAIT, LONGEST_WAIT, Outside, Room
 from mqlite.delivery.standing import (
@@ -18,6 +19,7 @@ from mqlite.delivery.standing import (
     LONGEST_PAUSE,
     STEP_SECONDS,
     Backoff,
+    Lately,
     Window,
 )
 
@@ -172,3 +174,18 @@ def test_who_was_put_back_is_looked_at_again_soon_while_there_are_few() -> None:
     for _ in range(AGAIN_PER_SECOND * int(LONGEST_WAIT + 10)):
         room.outside.add(50.0)
     assert room.longest_wait(6.0) == LONGEST_WAIT
+
+
+def test_what_is_believed_of_a_server_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    down = Lately[str](60.0)
+    assert not down.holds('a', 0.0)
+    down.note('a', 10.0)
+    assert [down.holds('a', now) for now in (10.0, 69.9, 70.0)] == [True, True, False]
+    down.note('a', 70.0)
+    down.forget('a')
+    down.forget('b')
+    assert not down.holds('a', 70.0)
+    monkeypatch.setattr(standing, 'REMEMBERED', 2)
+    for server in ('a', 'b', 'c'):
+        down.note(server, 80.0)
+    assert [down.holds(server, 81.0) for server in ('a', 'b', 'c')] == [False, False, True]

@@ -25,6 +25,7 @@ from mqlite.delivery.protection import Protection, certified_name, is_strict
 from mqlite.delivery.route import OPPORTUNISTIC, Exchangers, Place, Route, ranked
 from mqlite.delivery.secured import tls_fields
 from mqlite.delivery.signer import MailSigner
+from mqlite.delivery.standing import Lately
 from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
 from mqlite.errors import MqliteError
 from mqlite.loop.connect import CannotBind, connect
@@ -40,7 +41,6 @@ from mqlite.smtp.reply import ClientFailure
 CONNECT_SECONDS = 30.0  # as Postfix; the kernel's own limit is over two minutes
 ADDRESSES_TRIED = 10  # per attempt; Postfix has 5 (smtp_mx_address_limit), and then looks no further either
 DOWN_SECONDS = 60.0  # for which an address that could not be reached comes last
-_MOST_DOWN = 10000  # addresses remembered as such
 
 
 class NoSession(MqliteError):
@@ -84,7 +84,7 @@ class Dialler:
         self._hostname = hostname
         self._protection = protection
         self._companion = companion
-        self._down: dict[tuple[str, int], float] = {}  # address and port -> until when
+        self._down = Lately[tuple[str, int]](DOWN_SECONDS)  # addresses and ports
 
     async def exchangers(self, route: Route, for_mail: bool = True) -> Exchangers:
         """The servers of a route. NoSession when it has none, or nobody knows. `for_mail`: there is mail for it."""
@@ -117,7 +117,7 @@ class Dialler:
                 if isinstance(refusal, OwnServer):  # those that are no nearer than we are would send it back
                     targets = deque(target for target in targets if target.rank < rank)
                 continue
-            down = [address for address in found if self._is_down(address, place.port)]
+            down = [address for address in found if self._down.holds((address, place.port), self._reactor.now())]
             targets.extendleft(Target(rank, host, address) for address in reversed(found) if address not in down)
             targets.extend(Target(rank, host, address) for address in down)
         assert best is not None
@@ -150,9 +150,6 @@ class Dialler:
         if pause is not None and all(found.values()):
             raise NoSession(verdict.on_pause(str(pause)), pause=pause)
         return [address for address in addresses if found[address] is None]
-
-    def _is_down(self, address: str, port: int) -> bool:
-        return bool(self._down) and self._down.get((address, port), 0.0) > self._reactor.now()
 
     async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
         tls = self._protection.context(place.security, address)
@@ -188,12 +185,11 @@ class Dialler:
             foreign = getattr(error.__cause__, 'errno', None) == errno.EADDRNOTAVAIL
             raise NoSession(verdict.cannot_bind(str(error), foreign), local=True) from error
         except (OSError, Timeout) as error:
-            self._note_down(address, place.port)
+            self._down.note((address, place.port), self._reactor.now())
             reason = (error.strerror if isinstance(error, OSError) else '') or str(error)
             raise NoSession(verdict.not_connected(f'{host} ({address}) port {place.port}', isinstance(error, Timeout),
                                                   reason)) from error
-        if self._down:
-            self._down.pop((address, place.port), None)
+        self._down.forget((address, place.port))
         return stream
 
     async def _dial(self, place: Place, domain: str, address: str) -> Stream:
@@ -204,11 +200,6 @@ class Dialler:
 
     def _used_hooks(self) -> OutgoingHooks | None:
         return self.hooks if self.hooks is not None and self.hooks.used else None
-
-    def _note_down(self, address: str, port: int) -> None:
-        if len(self._down) >= _MOST_DOWN:
-            self._down.clear()
-        self._down[address, port] = self._reactor.now() + DOWN_SECONDS
 
 
 def connected(session: ClientSession) -> Connected:

@@ -15,11 +15,11 @@ certificate for the recipient's own domain (or for the smarthost, when that was 
 from __future__ import annotations
 
 from mqlite.delivery.route import OPPORTUNISTIC, Security
+from mqlite.delivery.standing import Lately
 from mqlite.loop.clock import Clock
 from mqlite.loop.tls import TlsContext
 
 BROKEN_SECONDS = 3600.0  # for which a server whose TLS did not work is spared it
-_MOST_BROKEN = 10000  # addresses remembered as such
 _STRICT = ('required', 'verified')
 
 
@@ -31,19 +31,17 @@ class Protection:
         self._clock = clock
         self._anybody = anybody
         self._verifying = verifying
-        self._broken: dict[str, float] = {}  # address -> until when
+        self._broken = Lately[str](BROKEN_SECONDS)  # addresses
 
     def context(self, security: Security, address: str) -> TlsContext | None:
         """For TLS with the server at this address; None for a connection in clear."""
         if security.level == 'verified':
             return self._verifying
-        spared = security == OPPORTUNISTIC and self._broken.get(address, 0.0) > self._clock.monotonic()
+        spared = security == OPPORTUNISTIC and self._broken.holds(address, self._clock.monotonic())
         return None if security.level == 'optional' or spared else self._anybody
 
     def note_broken(self, address: str) -> None:
-        if len(self._broken) >= _MOST_BROKEN:
-            self._broken.clear()
-        self._broken[address] = self._clock.monotonic() + BROKEN_SECONDS
+        self._broken.note(address, self._clock.monotonic())
 
 
 def is_strict(security: Security) -> bool:

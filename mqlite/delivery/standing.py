@@ -4,15 +4,19 @@
               a server that takes connections and then sits on the messages never gets many. A server that refuses the
               n-th connection keeps n - 1 for a while; then one more is tried now and then.
     Backoff   a destination that cannot be reached is left alone, each time for longer.
+    Lately    for which servers something was so a short while ago.
 """
 
 from __future__ import annotations
+
+from typing import Generic, TypeVar
 
 FIRST_WINDOW = 5  # connections, as Postfix (initial_destination_concurrency)
 HOLD_SECONDS, LONGEST_HOLD = 60.0, 1800.0  # after a refused connection; doubled when the next try is refused too
 STEP_SECONDS = 15.0  # from one more connection to the next, once one was refused
 
 FIRST_PAUSE, LONGEST_PAUSE = 15.0, 600.0  # seconds; doubled each time. The end is the first of retry-interval
+REMEMBERED = 10000  # servers, in each Lately
 JITTER = 0.25  # of a pause, so that not all destinations of a network that was away are tried at one moment
 
 
@@ -72,3 +76,30 @@ class Backoff:
     def left(self, now: float) -> float:
         """Seconds for which it is left alone; 0 when it may be tried."""
         return max(0.0, self.until - now)
+
+
+Key = TypeVar('Key')
+
+
+class Lately(Generic[Key]):
+    """Servers of which something is believed for so many seconds after it was noted. When there are too many, all are
+    forgotten: it is only a hint."""
+
+    __slots__ = ('_seconds', '_until')
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: dict[Key, float] = {}
+
+    def note(self, server: Key, now: float) -> None:
+        if len(self._until) >= REMEMBERED:
+            self._until.clear()
+        self._until[server] = now + self._seconds
+
+    def forget(self, server: Key) -> None:
+        """It is not so any more."""
+        if self._until:
+            self._until.pop(server, None)
+
+    def holds(self, server: Key, now: float) -> bool:
+        return bool(self._until) and self._until.get(server, 0.0) > now
