@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,11 +15,11 @@ from mqlite.amqp.channel import Channel
 from mqlite.amqp.events import Confirmed, Delivered, Returned
 from mqlite.amqp.methods import NO_PROPERTIES
 from mqlite.errors import MqliteError
-from mqlite.loop.reactor import Reactor
+from mqlite.loop.reactor import READ, Reactor
 from mqlite.loop.task import Waiter, sleep
 from mqlite.queues.consumer import FIRST_WINDOW, RabbitConsumer
 from mqlite.queues.contract import Message, QueueError
-from mqlite.queues.publisher import STALL_SECONDS, Group, Publisher, TooLargeForBroker, Unroutable
+from mqlite.queues.publisher import LINGER_TURNS, STALL_SECONDS, Group, Publisher, TooLargeForBroker, Unroutable
 from tests.support.amqp import confirming, method, methods, with_channel
 from tests.support.loop import LoopBench
 from tests.support.rabbit import CONFIG
@@ -106,6 +107,30 @@ def test_all_publishes_of_a_turn_leave_in_one_write_and_confirms_settle_ranges(b
         assert bench.outcomes == {'a': [None], 'b': [None], 'c': [None], 'd': []}
 
     bench.run(main())
+
+
+def test_a_write_waits_for_a_few_turns_while_others_have_something_to_say(bench: Bench) -> None:
+    ours, theirs = socket.socketpair()
+    names = iter('abcdefghi'[:LINGER_TURNS + 2])
+
+    def always_ready(_events: int) -> None:
+        name = next(names, '')
+        if name:
+            bench.publish(name)
+        else:
+            bench.reactor.unwatch(ours.fileno())
+
+    async def main() -> None:
+        link = bench.attach()
+        bench.reactor.watch(ours.fileno(), READ, always_ready)
+        theirs.send(b'x')
+        await bench.settle()
+        bench.confirm(1)
+        await bench.settle()
+        assert [len(write) for write in link.writes] == [LINGER_TURNS + 1, 1]
+
+    with ours, theirs:
+        bench.run(main())
 
 
 def test_no_more_on_the_wire_than_the_throttle_allows(bench: Bench) -> None:

@@ -42,6 +42,7 @@ class Reactor:
         self.on_error = on_error
         self.current: Task[Any] | None = None  # the task whose code runs at this moment
         self.turn_time = self.clock.monotonic()  # when this turn began: good enough for deadlines of seconds
+        self.busy = False  # this turn began with descriptors that were ready: more may be soon
         self.threads_busy = 0  # jobs given to worker threads and not yet answered (see loop/thread.py)
         self.thread = threading.get_ident()  # the one that it runs in
         self._selector = selectors.DefaultSelector()
@@ -165,6 +166,7 @@ class Reactor:
     def _turn(self) -> None:
         ready = self.clock.wait(self._selector, self._patience(), self.threads_busy > 0)
         now = self.turn_time = self.clock.monotonic()
+        self.busy = bool(ready)
         for key, events in ready:
             fn = self._watched.get(key.fd)
             if fn is None or fn is not key.data:

@@ -8,9 +8,8 @@ servers for us. Names are compared without case; a folded value is unfolded; CR,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import getaddresses
-from typing import Any
+from typing import Any, NamedTuple
 
 _X_MQ = re.compile(rb'^x-mq-', re.IGNORECASE | re.MULTILINE)
 _STARTS = {name: re.compile(rb'^%s[ \t]*:' % name.encode('ascii'), re.IGNORECASE | re.MULTILINE)
@@ -165,8 +164,7 @@ def without_bcc(mime: bytes) -> bytes:
     return _take_fields(mime[:end], _STARTS['bcc'])[0] + mime[end:]
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """Who handed the message to us, for the Received line. Without `client`: a program on this host."""
 
     helo: str

@@ -4,9 +4,10 @@
                         │                                                └─ one refused, returned ─► group.then(error)
                         └──── link lost ───────────────────────────────────────────────────────────► group.then(error)
 
-All that is published in a turn leaves in one write; confirms come as ranges. A message that no queue takes comes back
-(mandatory) before its confirm. A group has its outcome when none of its messages is under way any more; it then knows
-what of it is not kept (`left`), so that only that is published again. While the broker blocks, messages wait in line.
+All that is published in a turn leaves in one write, and that of the next LINGER_TURNS with it while descriptors are
+ready; confirms come as ranges. A message that no queue takes comes back (mandatory) before its confirm. A group has its
+outcome when none of its messages is under way any more; it then knows what of it is not kept (`left`), so that only
+that is published again. While the broker blocks, messages wait in line.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mqlite.queues.contract import Message, QueueError
 from mqlite.queues.parking import place
 from mqlite.queues.topology import RabbitConfig, properties
 
+LINGER_TURNS = 4  # each write wakes the broker: while others have something to say, theirs may come with it
 STALL_SECONDS = 10.0  # without a confirm: the broker hangs, and clients are told so
 
 
@@ -113,6 +115,7 @@ class Publisher:
         self._line: deque[tuple[Group, Message]] = deque()
         self._sent: dict[int, Sent] = {}  # by delivery tag
         self._scheduled = False
+        self._lingering = 0  # turns
         self._watched = False  # the timer of _look is on
         self._progress = 0.0  # when something was last confirmed, or the wire was empty
         self._lost_by_size = False
@@ -217,7 +220,11 @@ class Publisher:
             self._reactor.call_at_turn_end(self._flush)
 
     def _flush(self) -> None:
-        self._scheduled = False
+        if self._reactor.busy and self._lingering < LINGER_TURNS:
+            self._lingering += 1
+            self._reactor.call_at_turn_end(self._flush)
+            return
+        self._scheduled, self._lingering = False, 0
         link, channel = self._link, self._channel
         if link is None or channel is None or channel.state != OPEN or link.blocked:
             return

@@ -35,6 +35,8 @@ class DataReader:
 
     def feed(self, data: bytes) -> bytes | None:
         """Take what was received. None: more is to come. Otherwise the data is complete and this is what follows."""
+        if not data:
+            return None  # nothing has come with the command
         tail = self._tail
         window = tail + data
         first = at = window.find(b'\r\n.')

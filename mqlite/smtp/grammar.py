@@ -36,6 +36,7 @@ _ADDRESS = re.compile(rf'(?:{_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})')
 _LOOSE_ADDRESS = re.compile(rf'(?:{_QUOTED}|[^\x00-\x1f<>\x7f]+)@({_DOMAIN}|{_LITERAL})')
 _HOST_NAME = re.compile(rf'{_LABEL}(?:\.{_LABEL})*\.?')
 _SOURCE_ROUTE = re.compile(rf'@{_DOMAIN}(?:,@{_DOMAIN})*:')
+_PLAIN_PATH = re.compile(rf'<({_DOT_STRING}@{_DOMAIN})>')  # what nearly all are
 _PATH = re.compile(r'<((?:[^<>"]|"(?:[^"\\]|\\.)*")*)>(?: (.*))?')
 _LOOSE_PATH = re.compile(r'<([^<>]*)>(?: (.*))?')
 _PARAMETER = re.compile(rf'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e{_MORE}]*))?')
@@ -53,6 +54,10 @@ def parse_path(text: str, home: str = '', loose: bool = False) -> tuple[str, dic
     Parameter names come out in upper case; one without a value has ''. A source route is dropped (RFC 5321 appendix C).
     `home` is the domain of `<postmaster>`, the one recipient that needs none (RFC 5321 4.5.1).
     """
+    if text.isascii() and len(text) <= PATH_LIMIT:
+        plain = _PLAIN_PATH.fullmatch(text)
+        if plain is not None:
+            return plain.group(1), {}
     match = _PATH.fullmatch(text) or (_LOOSE_PATH.fullmatch(text) if loose else None)
     if match is None:
         raise SyntaxFault('the address must stand in angle brackets')
