@@ -27,6 +27,8 @@ def _controls(workers: list[Facts]) -> Iterator[str]:
         yield f'it is suppressed: {text}'
     for pause in dict.fromkeys(pause for worker in workers for pause in worker['pauses']):
         yield f'on pause: {pause} (`resume` ends it)'
+    for error in dict.fromkeys(error for worker in workers for error in worker['errors']):
+        yield f'forced to fail: {error}'
 
 
 def _destinations(workers: list[Facts]) -> Iterator[str]:

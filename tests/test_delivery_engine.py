@@ -22,6 +22,7 @@ from mqlite.delivery import notify, report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.controls import Controls, read_names
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
+from mqlite.delivery.forced import read_errors
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.pauses import SHORTEST_HOLD, read_pauses
 from mqlite.delivery.protection import BROKEN_SECONDS, Protection
@@ -812,10 +813,39 @@ def test_the_address_of_a_server_on_pause(make: Make) -> None:
     bench.run(SHORTEST_HOLD)
     assert bench.exchanger.recipients == ['r@one.example']
     controls.pauses = read_pauses([database_row('paused', target=HOST)]).items
-    controls.on_pauses()
+    controls.on_intercepts()
     bench.publish(recipient='r@one.example')
     bench.run(2)
     assert len(bench.exchanger.messages) == 1 and bench.exchanger.open == 0, 'connections are not used any more'
+    second.close()
+
+
+def test_the_address_of_a_server_that_is_to_fail(make: Make) -> None:
+    """Another server of the domain is used; where there is none, its messages fail, all of them at once. A local
+    address that may not go there is no reason for another one not to."""
+    controls = Controls()
+    controls.errors = read_errors([database_row('errors', target=HOST, code=554, extended='5.7.1')]).items
+    bench = make(controls=controls)
+    second = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port)
+    for recipient in ('r@two.example', 'r@one.example', 's@one.example'):
+        bench.publish(recipient=recipient)
+    bench.run(5)
+    bench.publish(recipient='t@one.example')
+    bench.run(1)
+    assert bench.exchanger.commands == [] and second.recipients == ['r@two.example']
+    assert bench.counts() == {'results': 4, 'success': 1, 'failure': 3}
+    last = [document['results'][-1] for document in bench.take('failure')]
+    assert {(entry['state'], entry['code'], entry['status']) for entry in last} == {('process', 554, '5.7.1')}
+    controls.errors = read_errors([database_row('errors', target=HOST, localip='127.0.0.4')]).items
+    bench.publish(recipient='r@one.example', ips=['127.0.0.4', '127.0.0.5'])
+    bench.publish(recipient='s@one.example', ips=['127.0.0.4'])
+    bench.run(5)
+    assert bench.exchanger.recipients == ['r@one.example'] and bench.counts() == {
+        'results': 6, 'success': 2, 'failure': 1}
+    controls.errors = read_errors([database_row('errors', target=HOST)]).items
+    controls.on_intercepts()
+    bench.run(2)
+    assert bench.exchanger.open == 0, 'connections are not used any more'
     second.close()
 
 

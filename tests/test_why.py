@@ -141,11 +141,12 @@ def test_wherever_it_is(closing: ExitStack) -> None:
 
 LAST = {'time': '2030-01-01 00:00:00', 'state': 'rcptto', 'result': 'error', 'code': 450, 'status': '4.2.1',
         'description': 'later', 'to': '192.0.2.1'}
-WORKER = {'messages': [], 'count': 0, 'destinations': [], 'pauses': [], 'lately': []}
+WORKER = {'messages': [], 'count': 0, 'destinations': [], 'pauses': [], 'errors': [], 'lately': []}
 FULL = {
     'messages': [{'recipient': 'you@b.example', 'id': 'id7', 'attempts': 1, 'last': LAST, 'where': 'it is being sent',
                   'to': '192.0.2.1', 'seconds': 3.5}],
-    'count': 3, 'pauses': ['tag news'], 'suppressed': '550  no',
+    'count': 3, 'pauses': ['tag news'], 'errors': ['553 5.1.1 no (domain b.example)'],
+    'suppressed': '550  no',
     'destinations': [{'servers': ['mx1', 'mx2'], 'port': 25, 'from': '192.0.2.9', 'waiting': 2, 'connections': 4,
                       'connecting': 1, 'connecting for': 12.0, 'idle': 1, 'outside': 40.0,
                       'limits': {'connections': 20, 'messages per minute': 0.0},
@@ -161,6 +162,7 @@ def test_all_that_is_known() -> None:
     assert write_answer('b.example', [WORKER, FULL], queue, ['one thing is not known']) == '''b.example
   it is suppressed: 550  no
   on pause: tag news (`resume` ends it)
+  forced to fail: 553 5.1.1 no (domain b.example)
   servers: mx1, mx2 port 25 from 192.0.2.9
     4 connections, 1 idle, 1 being opened for 12 s; 2 messages wait for them
     limits: connections 20

@@ -11,7 +11,9 @@
     controls      what the operator has set in the database
     capacity      how much a destination may be given
     explain       why a message has not left
+    intercepts    which deliveries the operator steps in on
     pauses        what is on pause
+    forced        what is to fail without a try
     suppressions  who gets nothing
     aliases       which limited domains have which exchangers
     pace          how fast messages may go, and how fast they do

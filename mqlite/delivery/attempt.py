@@ -19,8 +19,9 @@ from collections import deque
 from typing import Callable, NamedTuple
 
 from mqlite.delivery import verdict
-from mqlite.delivery.controls import Controls
-from mqlite.delivery.pauses import Pause, Pauses
+from mqlite.delivery.controls import Controls, decisive
+from mqlite.delivery.forced import ForcedError
+from mqlite.delivery.pauses import Pause
 from mqlite.delivery.protection import Protection, certified_name, is_strict
 from mqlite.delivery.route import OPPORTUNISTIC, Exchangers, Place, Route, ranked
 from mqlite.delivery.secured import tls_fields
@@ -45,13 +46,14 @@ DOWN_SECONDS = 60.0  # for which an address that could not be reached comes last
 
 class NoSession(MqliteError):
     """No server of the place could be talked to; `result` says why. `local`: it is our own address that is no use.
-    `pause`: the operator does not want it now."""
+    `pause`: the operator does not want it now. `forced`: or not at all."""
 
-    def __init__(self, result: Result, local: bool = False, pause: Pause | None = None) -> None:
+    def __init__(self, result: Result, local: bool = False, pause: Pause | None = None, forced: bool = False) -> None:
         super().__init__(result.description)
         self.result = result
         self.local = local
         self.pause = pause
+        self.forced = forced
 
 
 class OwnServer(NoSession):
@@ -140,16 +142,16 @@ class Dialler:
         fitting = [address for address in addresses if place.source is None or _same_family(place.source, address)]
         if not fitting:
             raise NoSession(verdict.no_local_address(addresses[0]), local=True)
-        pauses = self._controls.pauses
-        return self._not_paused(fitting, place, pauses) if pauses else fitting
+        return self._allowed(fitting, place) if self._controls.intercepts else fitting
 
-    def _not_paused(self, addresses: list[str], place: Place, pauses: Pauses) -> list[str]:
-        now = self._reactor.clock.time()
-        found = {address: pauses.of_address(address, place.source, now) for address in addresses}
-        pause = next((pause for pause in found.values() if pause is not None), None)
-        if pause is not None and all(found.values()):
-            raise NoSession(verdict.on_pause(str(pause)), pause=pause)
-        return [address for address in addresses if found[address] is None]
+    def _allowed(self, addresses: list[str], place: Place) -> list[str]:
+        """Those that the operator has nothing against. NoSession when that is none: on pause, if one of them is."""
+        now, controls = self._reactor.clock.time(), self._controls
+        found = {address: controls.intercept_at(address, place.source, now) for address in addresses}
+        allowed = [address for address in addresses if found[address] is None]
+        if not allowed:
+            raise _intercepted(decisive(found.values()))
+        return allowed
 
     async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
         tls = self._protection.context(place.security, address)
@@ -214,6 +216,12 @@ def _in_order(place: Place) -> deque[Target]:
     """The hosts in the order in which to try them."""
     return deque(Target(rank, host) for rank, group in enumerate(place.exchangers)
                  for host in random.sample(group, len(group)))
+
+
+def _intercepted(reason: ForcedError | Pause | None) -> NoSession:
+    if isinstance(reason, ForcedError):
+        return NoSession(verdict.forced(reason), local=bool(reason.source), forced=True)
+    return NoSession(verdict.on_pause(str(reason)), pause=reason)
 
 
 def _unresolved(error: MqliteError) -> NoSession:

@@ -1,4 +1,5 @@
-"""What the operator has set in the database, as it is now: limits, pools, pauses, suppressions, names for EHLO.
+"""What the operator has set in the database, as it is now: limits, pools, pauses, forced errors, suppressions, names
+for EHLO.
 
 Every look is into memory. Whoever must act when something changes is told.
 """
@@ -12,6 +13,7 @@ from typing import Callable
 from mqlite.database.live import Database, Rows
 from mqlite.database.tables import Row, Usable
 from mqlite.delivery.capacity import Limits
+from mqlite.delivery.forced import ForcedError, ForcedErrors, read_errors
 from mqlite.delivery.pauses import Pause, Pauses, read_pauses
 from mqlite.delivery.route import numeric
 from mqlite.delivery.suppressions import Suppressions, read_suppressions
@@ -28,23 +30,32 @@ class Controls:
         self.limits = Limits()
         self.pools: dict[str, tuple[str, ...]] = {}  # the addresses of each
         self.pauses = Pauses()
+        self.errors = ForcedErrors()
         self.suppressions = Suppressions()
         self.names: dict[str, str] = {}  # for EHLO, by our address
         self.on_limits: Callable[[], object] = _nobody  # called when the limits have changed
-        self.on_pauses: Callable[[], object] = _nobody
+        self.on_intercepts: Callable[[], object] = _nobody  # pauses, or forced errors
         self._rows: dict[str, Rows] = dict.fromkeys(LIMITS, ())
         if database is not None:
             for table in LIMITS:
                 self._follow_limits(database, table)
             database.follow('paused', read_pauses, self._take_pauses)
+            database.follow('errors', read_errors, self._take_errors)
             database.follow('suppressions', read_suppressions, self._take_suppressions)
             database.follow('mtanames', read_names, self._take_names)
 
-    def pause_of(self, document: Document, source: str | None, now: float) -> Pause | None:
-        """What holds up a message; from this local address, if one was chosen."""
-        domain, pool, tags = document.domain, document.pool, document.tags
-        found = self.pauses.of_message(domain, pool, tags, now)
-        return found or (self.pauses.of_source(source, domain, pool, tags, now) if source else None)
+    @property
+    def intercepts(self) -> bool:
+        """Whether anything is on pause, or to fail."""
+        return bool(self.pauses.all or self.errors.all)
+
+    def intercept_of(self, document: Document, source: str | None, now: float) -> ForcedError | Pause | None:
+        """Why a message is not to be sent; from this local address, if one was chosen."""
+        return self.errors.of(document, source, now) or self.pauses.of(document, source, now)
+
+    def intercept_at(self, address: str, source: str | None, now: float) -> ForcedError | Pause | None:
+        """Why a server is not to be connected with, from our address if one was chosen."""
+        return self.errors.of_address(address, source, now) or self.pauses.of_address(address, source, now)
 
     def _follow_limits(self, database: Database, table: str) -> None:
         def take(rows: Rows) -> None:
@@ -56,13 +67,23 @@ class Controls:
 
     def _take_pauses(self, pauses: Pauses) -> None:
         self.pauses = pauses
-        self.on_pauses()
+        self.on_intercepts()
+
+    def _take_errors(self, errors: ForcedErrors) -> None:
+        self.errors = errors
+        self.on_intercepts()
 
     def _take_suppressions(self, suppressions: Suppressions) -> None:
         self.suppressions = suppressions
 
     def _take_names(self, names: dict[str, str]) -> None:
         self.names = names
+
+
+def decisive(found: Iterable[ForcedError | Pause | None]) -> ForcedError | Pause | None:
+    """Of what there is against each of several addresses: a pause, if there is one, since it will end."""
+    reasons = [one for one in found if one is not None]
+    return next((one for one in reasons if isinstance(one, Pause)), reasons[0] if reasons else None)
 
 
 def make_pools(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,8 @@
               condemned?  ─► given up: plugins crash with it (recorder.py)
               expired?    ─► given up
               too early?  ─► put back until its time
-              on pause?   ─► put back for a while
+              on pause?   ─► put back for a while, unless it is to fail
+              forced?     ─► fails as the operator wants it, now or when its local address is known
               suppressed? ─► given up
               otherwise   ─► route ─► schedule ─► result ─► final, or tried again ─► settle
 
@@ -112,7 +113,7 @@ class Engine:
             self._put_back(delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a message was taken from the outbox')
         else:
-            refused = None if job is None else self._refused(job, over)
+            refused = None if job is None else self._refused(job, over, now)
             if job is None:
                 self._put_back(delivery, due)
             elif refused is not None:
@@ -139,18 +140,21 @@ class Engine:
         if document.not_before > now:
             return document.not_before
         controls = self._config.controls
-        pause = controls.pause_of(document, None, now) if controls.pauses else None
-        return now + self._holds.next(pause, now) if pause is not None else 0.0
+        found = controls.intercept_of(document, None, now) if controls.pauses else None
+        return now + self._holds.next(found, now) if isinstance(found, Pause) else 0.0
 
-    def _refused(self, job: Job, over: bool) -> Result | None:
+    def _refused(self, job: Job, over: bool, now: float) -> Result | None:
         """Why it is given up before anything is tried; None when nothing speaks against it."""
         if self._is_condemned is not None and self._is_condemned(job.delivery.body):
             return verdict.condemned()
         if over:
             return verdict.expired()
-        suppressions = self._config.controls.suppressions
+        suppressions, errors = self._config.controls.suppressions, self._config.controls.errors
         found = suppressions.of(job.document.recipient) if suppressions else None
-        return verdict.suppressed(found.code, found.status, found.description) if found is not None else None
+        if found is not None:
+            return verdict.suppressed(found.code, found.status, found.description)
+        error = errors.of(job.document, None, now) if errors.all else None
+        return verdict.forced(error) if error is not None else None
 
     def explain(self, question: Question, most: int) -> Facts:
         """Why it has not left, as far as this engine knows; of messages, at most so many."""
@@ -159,6 +163,7 @@ class Engine:
         facts['in hand'] = {'messages': self._room.count, 'bytes': self._room.size}
         facts['places'] = {'used': self._config.share.used, 'most': self._config.share.most}
         facts['pauses'] = [str(pause) for pause in controls.pauses.touching(question.domain, now)]
+        facts['errors'] = [f'{error.answer} ({error})' for error in controls.errors.touching(question.domain, now)]
         found = controls.suppressions.of(question.text)
         if found is not None:
             facts['suppressed'] = f'{found.code} {found.status} {found.description}'

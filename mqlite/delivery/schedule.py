@@ -31,7 +31,7 @@ from typing import Protocol
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, NoSession
 from mqlite.delivery.carrier import Carrier
-from mqlite.delivery.controls import Controls
+from mqlite.delivery.controls import Controls, decisive
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.explain import Facts, Question, about_destination, about_job
@@ -86,7 +86,7 @@ class Scheduler:
         self._room = room
         self._resolving = Resolving(reactor, dialler, self._found, outlet.attempted)
         self._controls = controls
-        controls.on_pauses = self._pauses_changed
+        controls.on_intercepts = self._intercepts_changed
         self._destinations = Destinations(reactor, dialler, controls, workers, self._limit_changed)
         self._timers: dict[Destination, Timer] = {}  # when a destination is to be looked at again
         self._carriers: dict[Carrier, None] = {}
@@ -161,7 +161,7 @@ class Scheduler:
         now, place = self._reactor.now(), job.route.place(exchangers)
         while job.sources != ():
             if job.sources is not None:
-                free = self._without_paused(job) if self._controls.pauses else job.sources
+                free = self._allowed_sources(job) if self._controls.intercepts else job.sources
                 if not free:
                     return
                 place = self._destinations.choose_source(free, place, now)
@@ -176,16 +176,18 @@ class Scheduler:
                 return
         self._outlet.attempted(job, job.refusal or verdict.no_usable_address())
 
-    def _without_paused(self, job: Job) -> tuple[str, ...]:
-        """The local addresses that the job may be sent from now. When that is none, it is on pause."""
-        now, pauses = self._reactor.clock.time(), {}
-        for source in job.sources or ():
-            pause = self._controls.pause_of(job.document, source, now)
-            if pause is not None:
-                pauses[source] = pause
-        if len(pauses) == len(job.sources or ()):
-            self._outlet.paused(job, next(iter(pauses.values())))
-        return tuple(source for source in job.sources or () if source not in pauses)
+    def _allowed_sources(self, job: Job) -> tuple[str, ...]:
+        """The local addresses that the job may be sent from now. When that is none, it is on pause if one of them is,
+        and else it fails."""
+        now, sources = self._reactor.clock.time(), job.sources or ()
+        found = [self._controls.intercept_of(job.document, source, now) for source in sources]
+        allowed = tuple(source for source, one in zip(sources, found) if one is None)
+        reason = None if allowed else decisive(found)
+        if isinstance(reason, Pause):
+            self._outlet.paused(job, reason)
+        elif reason is not None:
+            self._outlet.attempted(job, verdict.forced(reason))
+        return allowed
 
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
         self._destinations.use(destination, job.route.host, now)
@@ -219,21 +221,24 @@ class Scheduler:
             self._outlet.put_out(job, UNRESOLVED_SECONDS)
         self._easing = self._reactor.call_later(EASE_SECONDS, self._ease)
 
-    def _pauses_changed(self) -> None:
-        """What is on pause now does not wait here any more, nor is anything sent over connections that are."""
+    def _intercepts_changed(self) -> None:
+        """What is on pause or to fail now does not wait here any more, nor is anything sent over connections that are.
+        What is to fail comes again at once: it may be only from this local address that it may not go."""
         now, controls = self._reactor.clock.time(), self._controls
 
         def may_wait(source: str | None, _number: int, job: Job) -> bool:
-            pause = controls.pause_of(job.document, source, now)
-            if pause is not None:
-                self._outlet.paused(job, pause)
-            return pause is None
+            found = controls.intercept_of(job.document, source, now)
+            if isinstance(found, Pause):
+                self._outlet.paused(job, found)
+            elif found is not None:
+                self._outlet.put_out(job, 0.0)
+            return found is None
 
         self._resolving.keep(partial(may_wait, None, 0))
         for destination in self._destinations:
             destination.line.keep(partial(may_wait, destination.place.source))
         for carrier in list(self._carriers):
-            if controls.pauses.of_address(carrier.peer, carrier.destination.place.source, now) is not None:
+            if controls.intercept_at(carrier.peer, carrier.destination.place.source, now) is not None:
                 carrier.leave()
 
     def _limit_changed(self, destination: Destination, now: float) -> None:
@@ -372,10 +377,12 @@ class Scheduler:
         if sessions:
             destination.window.refused(now, sessions)
             return
-        destination.window.failed()
+        if not refusal.forced:
+            destination.window.failed()
         if not destination.connecting:
-            destination.backoff.failed(now, random.random())
-            destination.trouble = refusal
+            if not refusal.forced:
+                destination.backoff.failed(now, random.random())
+                destination.trouble = refusal
             for job in destination.line.keep(lambda number, job: False):
                 if refusal.local and job.pass_on(destination.place.source, refusal.result):
                     self._found(job, destination.place.exchangers)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mqlite.delivery.forced import ForcedError
 from mqlite.message.result import Connected, Result
 from mqlite.smtp.reply import ClientFailure, Reply
 
@@ -74,6 +75,12 @@ def on_pause(what: str) -> Result:
 def suppressed(code: int, status: str, description: str) -> Result:
     """The operator wants nothing to be sent to this recipient."""
     return Result('suppression', 'error', True, code, status, description[:TEXT_LIMIT])
+
+
+def forced(error: ForcedError) -> Result:
+    """The operator wants it to fail."""
+    return Result('process', 'error', error.code // 100 != 4, error.code, error.status,
+                  error.description[:TEXT_LIMIT])
 
 
 def no_local_address(target: str) -> Result:

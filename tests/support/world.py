@@ -21,6 +21,7 @@ from mqlite.delivery.attempt import NoSession
 from mqlite.delivery.capacity import Limits
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
+from mqlite.delivery.forced import read_errors
 from mqlite.delivery.pauses import read_pauses
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig
@@ -234,7 +235,12 @@ class World:
     def pause(self, *rows: dict[str, Value]) -> None:
         """The rows of the table `paused`, from now on."""
         self.controls.pauses = read_pauses([row('paused', **values) for values in rows]).items
-        self.controls.on_pauses()
+        self.controls.on_intercepts()
+
+    def force(self, *rows: dict[str, Value]) -> None:
+        """The rows of the table `errors`, from now on."""
+        self.controls.errors = read_errors([row('errors', **values) for values in rows]).items
+        self.controls.on_intercepts()
 
     def run(self, seconds: float) -> None:
         self.reactor.run(sleep(self.reactor, seconds))
