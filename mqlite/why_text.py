@@ -41,7 +41,9 @@ def _destinations(workers: list[Facts]) -> Iterator[str]:
             idle = f', {facts["idle"]} idle' if facts['idle'] else ''
             yield f'  {facts["connections"]} connections{idle}{opening}; {facts["waiting"]} messages wait for them'
             limits = [f'{name} {value:g}' for name, value in facts['limits'].items() if value]
-            yield f'  limits: {", ".join(limits) or "none"}'
+            flood = facts['flood']
+            after = f' (flood response {flood["name"]!r}{_for_seconds(flood["seconds"])})' if flood else ''
+            yield f'  limits: {", ".join(limits) or "none"}{after}'
             for hold in facts['held by']:
                 yield f'  held: {hold["reason"]}{_for_seconds(hold["seconds"])}'
             if facts['outside']:

@@ -22,6 +22,7 @@ from mqlite.delivery import notify, report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
 from mqlite.delivery.controls import Controls, read_names
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
+from mqlite.delivery.flood import read_floods
 from mqlite.delivery.forced import read_errors
 from mqlite.delivery.notify import NotifyConfig
 from mqlite.delivery.pauses import SHORTEST_HOLD, read_pauses
@@ -847,6 +848,32 @@ def test_the_address_of_a_server_that_is_to_fail(make: Make) -> None:
     bench.run(2)
     assert bench.exchanger.open == 0, 'connections are not used any more'
     second.close()
+
+
+def test_a_flood_response(make: Make) -> None:
+    """In the conversation, and in place of a greeting."""
+    controls = Controls()
+    rows = [database_row('flood_responses', pattern='^4.. 4[.]7[.]0 ', type='regex', pause=60)]
+    controls.floods = read_floods(rows).items
+    bench = make(controls=controls)
+    begin = bench.clock.time()
+    bench.exchanger.script['RCPT'] = [b'450 4.7.0 rate limited']
+    bench.publish(recipient='r@one.example')
+    bench.run(5)
+    bench.publish(recipient='s@one.example')
+    bench.run(50)
+    assert len(bench.exchanger.clients) == 1 and bench.exchanger.open == 0 and bench.exchanger.messages == []
+    bench.run(10)
+    assert bench.moments(bench.final(), begin)[0] in (60, 61)
+    bench.exchanger.script['CONNECT'] = [b'421 4.7.0 too many']
+    bench.run(6)  # until the connection is not kept any more
+    bench.publish(recipient='t@one.example')
+    bench.run(5)
+    bench.publish(recipient='u@one.example')
+    bench.run(50)
+    assert len(bench.exchanger.clients) == 3 and bench.exchanger.recipients == ['s@one.example']
+    bench.run(10)
+    assert bench.exchanger.recipients == ['s@one.example', 'u@one.example']
 
 
 def test_the_other_family_is_not_held_against_a_server(bench: Bench) -> None:

@@ -149,6 +149,7 @@ FULL = {
     'suppressed': '550  no',
     'destinations': [{'servers': ['mx1', 'mx2'], 'port': 25, 'from': '192.0.2.9', 'waiting': 2, 'connections': 4,
                       'connecting': 1, 'connecting for': 12.0, 'idle': 1, 'outside': 40.0,
+                      'flood': {'name': 'too many', 'seconds': 55.0},
                       'limits': {'connections': 20, 'messages per minute': 0.0},
                       'held by': [{'reason': 'at most 5 connections', 'seconds': 0.0},
                                   {'reason': 'at most 30 messages per minute', 'seconds': 1.5}]}],
@@ -165,7 +166,7 @@ def test_all_that_is_known() -> None:
   forced to fail: 553 5.1.1 no (domain b.example)
   servers: mx1, mx2 port 25 from 192.0.2.9
     4 connections, 1 idle, 1 being opened for 12 s; 2 messages wait for them
-    limits: connections 20
+    limits: connections 20 (flood response 'too many', for 55 s)
     held: at most 5 connections
     held: at most 30 messages per minute, for 1.5 s
     more were put back until their turn, the last one, for 40 s

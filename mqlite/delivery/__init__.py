@@ -10,6 +10,7 @@
     destinations  all destinations: found, limited, forgotten
     controls      what the operator has set in the database
     capacity      how much a destination may be given
+    flood         how much less it is given for a while after certain answers
     explain       why a message has not left
     intercepts    which deliveries the operator steps in on
     pauses        what is on pause

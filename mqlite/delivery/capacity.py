@@ -77,14 +77,14 @@ class Limits:
         self._found.setdefault((source.strip().lower(), domain.strip().lower().rstrip('.')), capacity)
 
 
-def make_capacity(row: Row) -> Capacity:
-    """The limits in a row of `capacity`, or of another table with these columns."""
-    def limit(column: str, default: float) -> float:
+def make_capacity(row: Row, default: Capacity = DEFAULT) -> Capacity:
+    """The limits in a row of `capacity`, or of another table with these columns. `default`: in place of -1."""
+    def limit(column: str, usual: float) -> float:
         value = row.number(column)
-        return default if value < 0 else value
+        return usual if value < 0 else value
 
-    idle = limit('connection_maxidletime', DEFAULT.idle_seconds * 1000) / 1000
-    return Capacity(int(limit('domain_maxconnections', DEFAULT.connections)),
-                    int(limit('connection_maxmessages', DEFAULT.connection_messages)),
-                    limit('domain_maxmessages', DEFAULT.messages), limit('domain_maxconnects', DEFAULT.connects),
+    idle = limit('connection_maxidletime', default.idle_seconds * 1000) / 1000
+    return Capacity(int(limit('domain_maxconnections', default.connections)),
+                    int(limit('connection_maxmessages', default.connection_messages)),
+                    limit('domain_maxmessages', default.messages), limit('domain_maxconnects', default.connects),
                     min(idle or LONGEST_IDLE, LONGEST_IDLE))

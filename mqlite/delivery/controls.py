@@ -1,5 +1,5 @@
-"""What the operator has set in the database, as it is now: limits, pools, pauses, forced errors, suppressions, names
-for EHLO.
+"""What the operator has set in the database, as it is now: limits, also those after certain answers, pools, pauses,
+forced errors, suppressions, names for EHLO.
 
 Every look is into memory. Whoever must act when something changes is told.
 """
@@ -13,6 +13,7 @@ from typing import Callable
 from mqlite.database.live import Database, Rows
 from mqlite.database.tables import Row, Usable
 from mqlite.delivery.capacity import Limits
+from mqlite.delivery.flood import FloodRules, read_floods
 from mqlite.delivery.forced import ForcedError, ForcedErrors, read_errors
 from mqlite.delivery.pauses import Pause, Pauses, read_pauses
 from mqlite.delivery.route import numeric
@@ -29,16 +30,19 @@ class Controls:
     def __init__(self, database: Database | None = None) -> None:
         self.limits = Limits()
         self.pools: dict[str, tuple[str, ...]] = {}  # the addresses of each
+        self.floods = FloodRules()
         self.pauses = Pauses()
         self.errors = ForcedErrors()
         self.suppressions = Suppressions()
         self.names: dict[str, str] = {}  # for EHLO, by our address
         self.on_limits: Callable[[], object] = _nobody  # called when the limits have changed
+        self.on_floods: Callable[[], object] = _nobody
         self.on_intercepts: Callable[[], object] = _nobody  # pauses, or forced errors
         self._rows: dict[str, Rows] = dict.fromkeys(LIMITS, ())
         if database is not None:
             for table in LIMITS:
                 self._follow_limits(database, table)
+            database.follow('flood_responses', read_floods, self._take_floods)
             database.follow('paused', read_pauses, self._take_pauses)
             database.follow('errors', read_errors, self._take_errors)
             database.follow('suppressions', read_suppressions, self._take_suppressions)
@@ -64,6 +68,10 @@ class Controls:
             self.limits = Limits(self._rows['capacity'], self._rows['capacity_rules'], self.pools)
             self.on_limits()
         database.follow(table, Usable, take)
+
+    def _take_floods(self, floods: FloodRules) -> None:
+        self.floods = floods
+        self.on_floods()
 
     def _take_pauses(self, pauses: Pauses) -> None:
         self.pauses = pauses

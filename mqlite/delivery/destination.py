@@ -6,8 +6,9 @@ last message, with all that we know of it.
 
 What holds up the next message, in the order in which it is looked at:
 
-    nobody waits | the back-off (it cannot be reached) | the pace | every connection is busy, and one more is not
-    allowed: the capacity, the window (standing.py), the attempts to connect per minute
+    nobody waits | a pause after an answer (flood.py) | the back-off (it cannot be reached) | the pace | every
+    connection is busy, and one more is not allowed: the capacity, the window (standing.py), the attempts to connect per
+    minute
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mqlite.delivery.capacity import DEFAULT, Capacity
+from mqlite.delivery.flood import Flood
 from mqlite.delivery.job import Job
 from mqlite.delivery.line import Line
 from mqlite.delivery.pace import Flow, Pace
@@ -29,13 +31,14 @@ if TYPE_CHECKING:
 
 UNPROVEN = 2  # connections that are being opened while there is none: enough to learn whether somebody is there
 NO_LIMIT = 1 << 30
+LONGEST_HELD = 600.0  # seconds
 
 
 class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
-    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flow', 'idle', 'line', 'most',
-                 'names', 'pace', 'place', 'tail', 'trouble', 'used', 'window')
+    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow', 'idle', 'line',
+                 'most', 'names', 'pace', 'place', 'tail', 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float) -> None:
         self.place = place
@@ -44,7 +47,8 @@ class Destination:
         self.carriers = 0
         self.connecting = 0  # carriers that have no connection yet
         self.capacity = DEFAULT
-        self.most = DEFAULT.connections  # connections that the capacity allows
+        self.most = DEFAULT.connections  # connections that the capacity allows; 0 during a pause after an answer
+        self.flood: Flood | None = None
         self.names: list[str] = []  # of its domains, those that have limits of their own
         self.pace = Pace()  # of messages
         self.connects = Pace()
@@ -63,14 +67,19 @@ class Destination:
 
     def load(self, now: float) -> float:
         """How long a job would wait here, compared with other destinations."""
-        return math.inf if self.backoff.left(now) else len(self.line) + self.carriers - len(self.idle)
+        return math.inf if self.backoff.left(now) or not self.most else len(self.line) + self.carriers - len(self.idle)
 
     def limit(self, capacity: Capacity, now: float) -> None:
         """The capacity, from now on."""
         self.capacity = capacity
-        self.most = capacity.connections or NO_LIMIT
+        paused = self.flood is not None and self.flood.pause_left(now)
+        self.most = 0 if paused else capacity.connections or NO_LIMIT
         self.pace.limit(capacity.messages, now)
         self.connects.limit(capacity.connects, now)
+
+    def held(self, now: float) -> float:
+        """Seconds after which to look again at what may not be sent here because of an answer."""
+        return min(self.flood.pause_left(now), LONGEST_HELD) if self.flood is not None else 0.0
 
     def begin(self, now: float) -> None:
         """The first one in an empty line."""
@@ -133,6 +142,8 @@ class Destination:
         paced = 1.0 / self.pace.rate if self.pace.rate else 0.0
         gap = max(paced, self.flow.gap)
         longest = LONGEST_WAIT if paced else room.longest_wait(now)
+        if self.flood is not None:  # then it is faster
+            longest = min(longest, max(LEAST_WAIT, self.flood.change_in(now)))
         silent = not paced and self.flow.is_silent(now)
         soonest = longest if silent else max(LEAST_WAIT, len(self.line) * gap - HORIZON / 2)
         self.tail = min(max(self.tail + gap, now + soonest), now + longest)

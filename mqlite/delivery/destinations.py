@@ -9,9 +9,11 @@ from mqlite.delivery.aliases import Aliases
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import Destination
+from mqlite.delivery.flood import Flood
 from mqlite.delivery.route import Exchangers, Place
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.timers import Timer
+from mqlite.message.result import Result
 
 KEPT_SECONDS = 3600.0  # a destination is remembered for so long after it was used
 SWEEP_SECONDS = 60.0  # how often we look which ones to forget
@@ -30,8 +32,10 @@ class Destinations:
         self._aliases = Aliases(reactor, dialler, self._alias_found)
         self._all: dict[Place, Destination] = {}
         self._sweep: Timer | None = None
+        self._floods: dict[Destination, Timer] = {}  # when what follows from an answer ends
         self._turn = 0  # which of several local addresses is next
         controls.on_limits = self._limits_changed
+        controls.on_floods = self._floods_changed
         self._limits_changed()
 
     def __iter__(self) -> Iterator[Destination]:
@@ -41,8 +45,9 @@ class Destinations:
         """End what runs in the background."""
         self._aliases.stop()
         self._controls = Controls()
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for timer in (*self._floods.values(), self._sweep):
+            if timer is not None:
+                timer.cancel()
 
     def get(self, place: Place, now: float) -> Destination:
         destination = self._all.get(place)
@@ -82,7 +87,10 @@ class Destinations:
         place = destination.place
         names = [*destination.names, *self._aliases.names(place.exchangers),
                  *(host for group in place.exchangers for host in group)]
-        destination.limit(self._controls.limits.find(place.source, names).part(self._workers), now)
+        capacity = self._controls.limits.find(place.source, names)
+        if destination.flood is not None:
+            capacity = destination.flood.over(capacity)
+        destination.limit(capacity.part(self._workers), now)
 
     def _limits_changed(self) -> None:
         domains = self._controls.limits.domains
@@ -101,6 +109,35 @@ class Destinations:
             destination.tail = 0.0
             self._on_limit(destination, now)
 
+    # limits for a while
+
+    def note_answer(self, destination: Destination, result: Result) -> None:
+        """What its server has answered may change its limits."""
+        rule = self._controls.floods.of(result)
+        if rule is not None:
+            destination.flood = destination.flood or Flood()
+            destination.flood.begin(rule, self._reactor.now())
+            self._follow_flood(destination, destination.flood)
+
+    def _follow_flood(self, destination: Destination, flood: Flood) -> None:
+        """The limits of this moment, until they change again."""
+        timer = self._floods.pop(destination, None)
+        if timer is not None:
+            timer.cancel()
+        now = self._reactor.now()
+        seconds = flood.change_in(now)
+        if seconds:
+            self._floods[destination] = self._reactor.call_at(now + seconds, self._follow_flood, destination, flood)
+        else:
+            destination.flood = None
+        self._limit_again([destination])
+
+    def _floods_changed(self) -> None:
+        for destination in list(self._floods):
+            if destination.flood is not None:
+                destination.flood.keep(self._controls.floods)
+                self._follow_flood(destination, destination.flood)
+
     # forgetting
 
     def _forget(self) -> None:
@@ -108,7 +145,7 @@ class Destinations:
         self._sweep = None
         before = self._reactor.now() - KEPT_SECONDS
         for destination in [one for one in self._all.values() if one.used <= before]:
-            if not destination.line and not destination.carriers:
+            if not destination.line and not destination.carriers and destination.flood is None:
                 del self._all[destination.place]
         if self._all:
             self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)

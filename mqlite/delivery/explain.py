@@ -70,7 +70,8 @@ def about_outcome(recipient: str, result: Result, now: float, due: float | None)
 def about_destination(destination: Destination, now: float, opening: float, no_places: bool) -> Facts:
     """`opening`: since when the first of its connections that are not open yet is being opened. `no_places`: it wants
     another connection, and all that may be open are."""
-    capacity, place = destination.capacity, destination.place
+    capacity, place, flood = destination.capacity, destination.place, destination.flood
+    slowing = None if flood is None else flood.slowing
     return {
         'servers': [host for group in place.exchangers for host in group], 'port': place.port, 'from': place.source,
         'waiting': len(destination.line), 'connections': destination.sessions, 'connecting': destination.connecting,
@@ -78,6 +79,7 @@ def about_destination(destination: Destination, now: float, opening: float, no_p
         'idle': len(destination.idle),
         'limits': {'connections': capacity.connections, 'messages per connection': capacity.connection_messages,
                    'messages per minute': capacity.messages, 'connects per minute': capacity.connects},
+        'flood': None if slowing is None else {'name': slowing[0].name, 'seconds': round(slowing[1] - now, 1)},
         'outside': round(max(0.0, destination.tail - now), 1),
         'held by': [{'reason': reason, 'seconds': round(seconds, 1)}
                     for reason, seconds in what_holds(destination, now, no_places)],
@@ -87,6 +89,9 @@ def about_destination(destination: Destination, now: float, opening: float, no_p
 def what_holds(destination: Destination, now: float, no_places: bool) -> list[tuple[str, float]]:
     """Reasons, each with the seconds that it lasts; 0 where time alone changes nothing."""
     d, found = destination, []
+    if not d.most and d.flood is not None and d.flood.pausing is not None:
+        return [(f'nothing is sent after an answer: flood response {d.flood.pausing[0].name!r}',
+                 d.flood.pause_left(now))]
     left = d.backoff.left(now)
     if left and not d.sessions and d.trouble is not None:
         found.append((f'it could not be reached ({d.backoff.failures} times in a row): {d.trouble}', left))

@@ -66,9 +66,7 @@ class Selection:
 
 def ordered(rules: Iterable[Rule], selection: Selection, result: Result) -> list[Action]:
     """The actions for this result; `rules` in the order of their priority."""
-    code = '' if result.code is None else f'{result.code} '
-    whole = f'{code}{result.status} {result.description}' if result.status else code + result.description
-    answers = result.description, whole
+    answers = answers_of(result)
     actions: list[Action] = []
     for rule in rules:
         if rule.applies(selection.source, selection.domain, selection.tags, answers):
@@ -76,6 +74,13 @@ def ordered(rules: Iterable[Rule], selection: Selection, result: Result) -> list
             if rule.final:
                 break
     return actions
+
+
+def answers_of(result: Result) -> tuple[str, str]:
+    """What patterns are compared with: the text, and the whole answer."""
+    code = '' if result.code is None else f'{result.code} '
+    whole = f'{code}{result.status} {result.description}' if result.status else code + result.description
+    return result.description, whole
 
 
 def obey(actions: Iterable[Action], fields: dict[str, Any], result: Result) -> Result:

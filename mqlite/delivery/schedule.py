@@ -168,7 +168,7 @@ class Scheduler:
             destination = self._destinations.get(place, now)
             seconds = destination.backoff.left(now) if destination.backoff.failures else 0.0
             trouble = destination.trouble
-            if not seconds or destination.carriers or trouble is None:
+            if not seconds or destination.carriers or trouble is None or not destination.most:
                 self._line_up(job, destination, now)
                 return
             if not (trouble.local and job.pass_on(place.source, trouble.result)):
@@ -191,6 +191,9 @@ class Scheduler:
 
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
         self._destinations.use(destination, job.route.host, now)
+        if not destination.most:
+            self._outlet.put_out(job, destination.held(now))
+            return
         if self._room.pressed and not destination.may_wait(job, self._room, now):
             self._outlet.put_out(job, destination.wait_outside(self._room, now))
             return
@@ -203,6 +206,8 @@ class Scheduler:
         """A job that was not attempted stands in front of the others."""
         if self._stopping:
             self._outlet.returned(job)
+        elif not destination.most:
+            self._outlet.put_out(job, destination.held(self._reactor.now()))
         else:
             destination.line.put_first(job)
             destination.pace.give_back()
@@ -245,6 +250,11 @@ class Scheduler:
         timer = self._timers.pop(destination, None)
         if timer is not None:
             timer.cancel()
+        if not destination.most:  # for a while: what waits comes back then
+            for job in destination.line.keep(lambda number, job: False):
+                self._outlet.put_out(job, destination.held(now))
+            for carrier in list(destination.idle):
+                carrier.dismiss()
         self._attend(destination, now)
 
     # handing out
@@ -365,6 +375,7 @@ class Scheduler:
                     destination.flow.begin(self._reactor.now())
             elif not self._stopping:
                 self._refused(destination, refusal)
+                self._destinations.note_answer(destination, refusal.result)
         return not carrier.connecting
 
     def _refused(self, destination: Destination, refusal: NoSession) -> None:
@@ -419,6 +430,8 @@ class Scheduler:
                 return
             done += 1
             flow.passed(now)
+            if result.result != 'accepted':
+                self._destinations.note_answer(destination, result)
             if window.size < destination.most and result.result != 'lost':
                 window.answered(now, destination.most)
                 self._attend(destination, now)

@@ -21,6 +21,7 @@ from mqlite.delivery.attempt import NoSession
 from mqlite.delivery.capacity import Limits
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
+from mqlite.delivery.flood import read_floods
 from mqlite.delivery.forced import read_errors
 from mqlite.delivery.pauses import read_pauses
 from mqlite.delivery.retry import RetryPolicy
@@ -28,9 +29,10 @@ from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig
 from mqlite.loop.clock import VirtualClock
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Waiter, sleep
+from mqlite.message.result import Connected
 from mqlite.queues.contract import Delivery, Message
 from mqlite.smtp.envelope import Envelope
-from mqlite.smtp.reply import Reply
+from mqlite.smtp.reply import ClientFailure, Reply
 from mqlite.smtp.shares import Shares
 from tests.support.database import row
 
@@ -50,6 +52,8 @@ class Server:
     seconds: float = 0.05  # for a message
     connect_seconds: float = 0.01
     down: bool = False
+    refusal: Reply | None = None  # to every message
+    greeting: Reply | None = None  # in place of a welcome
     most: int = 1 << 30
     open: int = 0
     most_open: int = 0
@@ -80,6 +84,8 @@ class Session:
     async def send(self, envelope: Envelope, mime: bytes, sign: object = None) -> Reply:
         self.messages += 1
         await sleep(self._reactor, self._server.seconds)
+        if self._server.refusal is not None:
+            raise ClientFailure('rcptto', 'error', '', self._server.refusal)
         self._server.taken.append(self._reactor.now())
         self._server.recipients.append(envelope.recipient)
         return Reply(250, '', ('kept',))
@@ -118,6 +124,9 @@ class Network:
             await sleep(self._reactor, 30.0)
             raise NoSession(verdict.not_connected('down', True, 'no answer'))
         await sleep(self._reactor, server.connect_seconds)
+        if server.greeting is not None:
+            failure = ClientFailure('intro', 'error', '', server.greeting)
+            raise NoSession(verdict.failed(failure, Connected('mx', '192.0.2.1', '192.0.2.2', 0, 0, 0)))
         if server.open >= server.most:
             server.refused += 1
             raise NoSession(verdict.not_connected('busy', False, '421 too many connections'))
@@ -231,6 +240,11 @@ class World:
         """The rows of the table `capacity`, from now on."""
         self.controls.limits = Limits([row('capacity', id=number, **values) for number, values in enumerate(rows, 1)])
         self.controls.on_limits()
+
+    def flood(self, *rows: dict[str, Value]) -> None:
+        """The rows of the table `flood_responses`, from now on."""
+        self.controls.floods = read_floods([row('flood_responses', **values) for values in rows]).items
+        self.controls.on_floods()
 
     def pause(self, *rows: dict[str, Value]) -> None:
         """The rows of the table `paused`, from now on."""
