@@ -42,8 +42,8 @@ class RunningFarm:
                 for name, value in found.items()}
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        with self.process:  # closes its pipes, and waits
+            self.process.kill()
 
 
 @pytest.fixture

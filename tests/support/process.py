@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = '127.0.0.1'
+PORTS = range(10240, 32768)  # Linux gives 32768 and up to those who connect
 WAIT_SECONDS = 15.0     # a loaded two-core machine; nothing here takes a second when idle
 
 
@@ -72,9 +74,13 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that was free a moment ago."""
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback that was free a moment ago. None of those that the kernel gives away: until a server
+    listens on it, one of ten thousand connections could get it, or a test that runs beside us.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def answers(port: int) -> bool:
