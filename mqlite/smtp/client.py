@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Callable, Protocol
 
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
@@ -48,6 +48,12 @@ TIME_LIMITS = {
     'message':      600,   # .6 DATA termination
     'quit':         5,     # nothing depends on it
 }
+#   the commands of a transaction: state, kind of reply
+_TRANSACTION = (
+    ('mailfrom', 2),
+    ('rcptto',   2),
+    ('data',     3),
+)
 _BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
 _MAIL_MAX = re.compile(r'\bMAILMAX=([1-9][0-9]{0,5})\b')  # RFC 9422 section 4.1
 _NO_LIMIT = 1 << 30
@@ -90,6 +96,7 @@ class ClientSession:
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
         self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
         self.companion: Companion | None = None
+        self._reader = ReplyReader()
         self._most = _NO_LIMIT  # transactions on this connection
         self._dirty = False  # a transaction was left half done: RSET comes first
 
@@ -130,19 +137,20 @@ class ClientSession:
             mime = await sign(mime)
         self.messages += 1
         self.sent_data = 0
-        known = mime if self.companion is None else None
-        commands = [('mailfrom', envelope.mail_command(self.extensions, known)),
-                    ('rcptto', envelope.rcpt_command(self.extensions)),
-                    ('data', b'DATA\r\n')]
         if self._dirty:
             await self._reset()
         self._dirty = True
+        commands = self._commands(envelope, mime if self.companion is None else None)
         if 'PIPELINING' in self.extensions:
             await self._pipelined(commands)
         else:
-            for state, command in commands:
-                self._expect(await self._ask(state, command), state, 3 if state == 'data' else 2)
+            for (state, kind), command in zip(_TRANSACTION, commands):
+                self._expect(await self._ask(state, command), state, kind)
         return await self._message(await self._final(mime, sign))
+
+    def _commands(self, envelope: Envelope, mime: bytes | None) -> tuple[bytes, ...]:
+        """Those of _TRANSACTION. `mime`: None when the message is not known yet."""
+        return envelope.mail_command(self.extensions, mime), envelope.rcpt_command(self.extensions), b'DATA\r\n'
 
     async def _final(self, mime: bytes | None, sign: Sign | None) -> bytes:
         """The message as it is to be sent. Whatever stops us here leaves the server waiting for it."""
@@ -238,17 +246,17 @@ class ClientSession:
         if reply.code // 100 != 2:
             raise self._unusable('mailfrom', 'invalid', f'the server does not forget a transaction: {reply.text}')
 
-    async def _pipelined(self, commands: list[tuple[str, bytes]]) -> None:
+    async def _pipelined(self, commands: Sequence[bytes]) -> None:
         """Send all, then read all the replies: also those behind a refusal, so that the next ones match.
 
         The first refusal is the one that counts, whatever follows it: some servers refuse and hang up.
         """
         self._check_silence('mailfrom')
-        self.stream.write(b''.join(command for _, command in commands))
+        self.stream.write(b''.join(commands))
         failure: ClientFailure | None = None
-        for state, _ in commands:
+        for state, kind in _TRANSACTION:
             try:
-                self._expect(await self._reply(state), state, 3 if state == 'data' else 2)
+                self._expect(self._next_reply(state) or await self._reply(state), state, kind)
                 if failure is not None and state == 'data':
                     await self._empty_message(failure.state)
             except ClientFailure as error:
@@ -321,23 +329,32 @@ class ClientSession:
             raise self._unusable(state, 'invalid', 'the server said more than it was asked')
 
     async def _reply(self, state: str) -> Reply:
+        reply = self._next_reply(state)
+        if reply is not None:
+            return reply
         self.stream.expire_in(TIME_LIMITS[state])
-        reader = ReplyReader()
         try:
-            while True:
-                line = self.stream.next_line(LINE_LIMIT)
-                if line is None:
-                    await self.stream.wait_bytes()
-                    continue
-                reply = reader.feed(line)
-                if reply is not None:
-                    return reply
+            while reply is None:
+                await self.stream.wait_bytes()
+                reply = self._next_reply(state)
         except Timeout as error:
             raise self._unusable(state, 'timeout', 'the server did not answer in time') from error
         except (ConnectionLost, TlsError) as error:
             raise self._unusable(state, 'lost', str(error)) from error
+        return reply
+
+    def _next_reply(self, state: str) -> Reply | None:
+        """The next reply, or None while it is not complete: those to what was sent together come together."""
+        reply = None
+        try:
+            while reply is None:
+                line = self.stream.next_line(LINE_LIMIT)
+                if line is None:
+                    return None
+                reply = self._reader.feed(line)
         except (BadReply, LineTooLong) as error:
             raise self._unusable(state, 'invalid', str(error)) from error
+        return reply
 
     def _expect(self, reply: Reply, state: str, kind: int) -> None:
         """ClientFailure unless the reply is of the kind: 2 for 2yz, 3 for 3yz."""
