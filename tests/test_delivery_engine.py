@@ -197,6 +197,48 @@ def in_seconds(bench: Bench, seconds: float) -> str:
     return format_moment(bench.clock.time() + seconds)
 
 
+# many for one server
+
+
+def crowd(bench: Bench, count: int) -> list[str]:
+    """More messages than there are connections, published together."""
+    recipients = [f'r{number}@one.example' for number in range(count)]
+    bodies = [json.dumps({'envelope': 's@a.example', 'recipient': recipient, 'mime': 'x'}).encode()
+              for recipient in recipients]
+
+    async def kept() -> None:
+        await bench.store.publish([Message('outbox', body) for body in bodies])
+    bench.run_until(kept())
+    return recipients
+
+
+@pytest.mark.parametrize(('script', 'failed'), [
+    ({},                                                    0),
+    ({'.': [b'550 no']},                                    1),
+    ({'RCPT': [b'550 no', b'250 ok', b'550 no']},           2),
+    ({'.': [b'421 too many messages' + DROP] * 3},          3),
+    ({'MAIL': [b'250 ok'] * 150 + [b'421 bye' + DROP]},     0),
+    ({'.': [b'250 ok'] * 5 + [DROP] * 2},                   2),
+])
+def test_messages_behind_each_other(bench: Bench, script: dict[str, list[bytes]], failed: int) -> None:
+    recipients = crowd(bench, 200)  # with 150 under way all connections are there
+    bench.exchanger.script.update(script)
+    bench.run(10.0)
+    taken = bench.exchanger.recipients
+    assert len(set(taken)) == len(taken) == len(recipients) - failed
+    assert len(bench.take('success')) == len(taken) and len(bench.take('failure') + bench.take('retry')) == failed
+
+
+def test_stopped_behind_each_other(bench: Bench) -> None:
+    recipients = crowd(bench, 60)
+    bench.exchanger.script['.'] = [b'250 ok'] * 20 + [SILENCE] * 40
+    bench.run()
+    bench.run_until(bench.engine.stop(1.0))
+    bench.run()
+    counts = bench.counts()
+    assert counts['outbox'] == len(recipients) - len(bench.exchanger.messages) == 60 - counts['success']
+
+
 # documents in the manner of MailerQ
 
 

@@ -51,12 +51,12 @@ class FakeSession:
     def __init__(self, bench: Bench, place: Place) -> None:
         self.mta, self.messages, self.sent_data, self.extensions = 'mx', 0, 0, ['DSN']
         self.companion, self.authentication = None, ''
-        self.usable = self.ready = True
+        self.usable, self.ready, self.begun = True, True, False
         self.stream = FakeStream(self)
         self.place, self.ended = place, False
         self._bench = bench
 
-    async def send(self, envelope: Envelope, mime: bytes, sign: object = None) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes, sign: object = None, following: object = None) -> Reply:
         recipient = envelope.recipient
         assert self.ready and not self.ended
         self.messages += 1

@@ -157,6 +157,59 @@ def test_what_leaves_in_one_write(make: Make, extensions: list[bytes], together:
     assert bench.exchanger.clients[0].take() == together
 
 
+# announced with the end of the message before
+
+
+def test_the_next_message_is_announced(make: Make) -> None:
+    bench = make(PIPELINING)
+    assert bench.start() is None
+    assert [isinstance(outcome, Reply) for outcome in bench.send_two('r@b.example', 'other@b.example')] == [True, True]
+    assert (bench.session.messages, bench.session.sent_data, bench.session.ready) == (2, 17, True)
+    assert isinstance(bench.send('third@b.example'), Reply)
+    assert bench.exchanger.recipients == ['r@b.example', 'other@b.example', 'third@b.example']
+    assert bench.exchanger.verbs == ['EHLO', *['MAIL', 'RCPT', 'DATA'] * 3]
+
+
+def test_the_announcement_leaves_with_the_final_dot(make: Make) -> None:
+    bench = make(PIPELINING)
+    assert bench.start() is None
+    bench.exchanger.script['.'] = DEAF
+    bench.send_two('r@b.example', 'other@b.example')
+    assert bench.exchanger.clients[0].take() == b'MAIL FROM:<s@a.example>\r\nRCPT TO:<other@b.example>\r\nDATA\r\n'
+
+
+@pytest.mark.parametrize(('extensions', 'wishes'), [([], {}), ([PIPELINING], {'require_tls': True})])
+def test_no_announcement(make: Make, extensions: list[bytes], wishes: dict[str, bool]) -> None:
+    bench = make(*extensions)
+    assert bench.start() is None
+    outcome, = bench.send_two('r@b.example', 'other@b.example', **wishes)
+    assert isinstance(outcome, Reply) and bench.session.ready
+
+
+#   reply to the first dot, script of the second message; what comes of both, and whether the session can go on
+@pytest.mark.parametrize(('dot', 'script', 'outcomes', 'usable'), [
+    (b'550 no', {},                       [('message', 'error', 550), 'taken'],                          True),
+    (b'450 no', {'RCPT': b'550 never'},   [('message', 'error', 450), ('rcptto', 'error', 550)],         True),
+    (b'550 no', {'MAIL': b'503 nested'},  [('message', 'error', 550), ('mailfrom', 'error', 503)],       False),
+    (b'250 ok', {'MAIL': b'550 never'},   ['taken', ('mailfrom', 'error', 550)],                         True),
+    (b'250 ok', {'MAIL': b'421 bye'},     ['taken', ('mailfrom', 'error', 421)],                         False),
+    (b'250 ok', {'MAIL': DROP},           ['taken', ('mailfrom', 'lost', None)],                         False),
+    (b'421 bye' + DROP, {},               [('message', 'error', 421)],                                   False),
+    (b'250 ok\r\n250 ok', {},             ['taken', ('data', 'invalid', 250)],                           False),
+])
+def test_what_was_announced_is_not_mistaken(make: Make, dot: bytes, script: dict[str, bytes], outcomes: list[object],
+                                            usable: bool) -> None:
+    bench = make(PIPELINING)
+    assert bench.start() is None
+    bench.exchanger.script.update({'.': [dot], **{stage: [b'250 ok', reply] for stage, reply in script.items()}})
+    found = bench.send_two('r@b.example', 'other@b.example')
+    assert ['taken' if isinstance(outcome, Reply) else summary(outcome) for outcome in found] == outcomes
+    assert bench.session.usable is usable
+    assert bench.session.ready is usable
+    if usable:
+        assert isinstance(bench.send('third@b.example'), Reply)
+
+
 def test_helo_after_ehlo_is_refused(make: Make) -> None:
     bench = make(PIPELINING, b'SIZE', b'STARTTLS', client_tls=client_context())
     bench.exchanger.script['EHLO'] = b'500-what\r\n500 PIPELINING'

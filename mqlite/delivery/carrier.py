@@ -7,6 +7,7 @@ A carrier is one connection: when the connection is over, so is the carrier. It 
 from __future__ import annotations
 
 from functools import partial
+from typing import Callable
 
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, connected
@@ -19,6 +20,7 @@ from mqlite.message.document import NoMime
 from mqlite.message.result import Result
 from mqlite.message.seven_bit import to_seven_bit
 from mqlite.smtp.client import ClientSession, Sign
+from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure
 
 
@@ -28,6 +30,7 @@ class Carrier:
     def __init__(self, reactor: Reactor, destination: Destination) -> None:
         self.destination = destination
         self.job: Job | None = None
+        self.next: Job | None = None  # which is sent after that; see `attempt`
         self.task: Task[None] | None = None
         self.connecting = True
         self.since = reactor.now()  # when it began to connect, or was given its job
@@ -43,7 +46,7 @@ class Carrier:
         """Another job may follow: as far as we can see now, the server waits for one, and may be given one more."""
         session = self._session
         if session is None or not session.ready or self._leaving:
-            return False
+            return session is not None and session.begun and session.usable
         most = self.destination.capacity.connection_messages
         return not most or session.messages < most
 
@@ -95,8 +98,11 @@ class Carrier:
         assert job is not None
         return job
 
-    async def attempt(self) -> Result | None:
-        """Send the job; None when it was not attempted, because a reused connection was gone."""
+    async def attempt(self, take_next: Callable[[], Job | None]) -> Result | None:
+        """Send the job; None when it was not attempted, because a reused connection was gone.
+
+        `take_next` is asked for the job that follows while this one leaves, so that its commands can leave with it.
+        """
         session, job = self._session, self.job
         assert session is not None and job is not None
         reused = session.messages > 0
@@ -104,10 +110,8 @@ class Carrier:
         if companion is not None:
             companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient, job.delivery.body)
         try:
-            finish = None if self._signer is None else self._signer.for_message(job.keys)
-            if '8BITMIME' not in session.extensions:
-                finish = partial(_in_seven_bits, finish)
-            reply = await session.send(job.envelope, job.mime, finish)
+            reply = await session.send(job.envelope, job.mime, self._finish(session, job),
+                                       partial(self._ahead, take_next) if companion is None else None)
         except ClientFailure as failure:
             if reused and failure.state == 'mailfrom' and not session.usable:
                 return None
@@ -118,6 +122,19 @@ class Carrier:
             if companion is not None:
                 companion.finish()
         return verdict.delivered(reply, 'DSN' in session.extensions, connected(session))
+
+    def _finish(self, session: ClientSession, job: Job) -> Sign | None:
+        """What the message needs before it goes to this server; None when it goes as it is."""
+        sign = None if self._signer is None else self._signer.for_message(job.keys)
+        return sign if '8BITMIME' in session.extensions else partial(_in_seven_bits, sign)
+
+    def _ahead(self, take_next: Callable[[], Job | None]) -> tuple[Envelope, bytes] | None:
+        """The next message, if it can be announced as it is."""
+        assert self._session is not None
+        job = self.next = take_next() if self.ready else None
+        if job is None or job.mime is None or self._finish(self._session, job) is not None:
+            return None
+        return job.envelope, job.mime
 
     async def quit(self) -> None:
         """Say goodbye, if there is a connection."""

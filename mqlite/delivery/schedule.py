@@ -112,13 +112,14 @@ class Scheduler:
         jobs = [about_job(job, 'its servers are looked up') for job in self._resolving if question.fits(job.document)]
         opening: dict[Destination, float] = {}  # since when the first of them is being opened
         for carrier in self._carriers:
-            job, destination = carrier.job, carrier.destination
+            destination = carrier.destination
             if carrier.connecting:
                 opening.setdefault(destination, carrier.since)
-            if job is not None and question.fits(job.document):
-                jobs.append(about_job(job, 'it is being sent', to=carrier.peer, seconds=round(now - carrier.since, 1),
-                                      servers=str(destination.place)))
-                found[destination] = None
+            for job in (carrier.job, carrier.next):
+                if job is not None and question.fits(job.document):
+                    jobs.append(about_job(job, 'it is being sent', to=carrier.peer,
+                                          seconds=round(now - carrier.since, 1), servers=str(destination.place)))
+                    found[destination] = None
         for destination in self._destinations:
             for job in destination.line:
                 if question.fits(job.document):
@@ -350,6 +351,8 @@ class Scheduler:
         finally:
             if carrier.job is not None:
                 self._outlet.returned(carrier.give_back())
+            if carrier.next is not None:
+                self._line_up_again(carrier.next, destination)
             carrier.hang_up()
             destination.carriers, self._fewest = destination.carriers - 1, None
             del self._carriers[carrier]
@@ -404,13 +407,15 @@ class Scheduler:
         """Take one job after the other, until there is nothing to do or others are to have the place."""
         destination, reactor = carrier.destination, self._reactor
         line, flow, window = destination.line, destination.flow, destination.window
+        take_next = partial(self._take_next, destination)
         done, began = 0, reactor.now()
         now = began
-        while not self._stopping and carrier.ready and destination.carriers <= destination.most:
-            if self._wanting and self._gives_way(destination) and (
-                    not line or now - began >= FAIR_SECONDS or (done >= FAIR_SHARE and not self._fewest)):
+        while carrier.ready:
+            if carrier.next is not None:
+                carrier.job, carrier.next = carrier.next, None
+            elif self._is_enough(destination, done, now - began):
                 return
-            if line and not destination.pace.wait(now):
+            elif line and not destination.pace.wait(now):
                 destination.pace.take(now)
                 carrier.job = line.next()
             elif not await self._wait_job(carrier):
@@ -422,7 +427,7 @@ class Scheduler:
             assert job is not None
             if not done:
                 self._attend(destination, now)  # somebody is there: more connections may be of use
-            result = await carrier.attempt()
+            result = await carrier.attempt(take_next)
             carrier.job = None
             now = reactor.now()
             if result is None:
@@ -436,6 +441,20 @@ class Scheduler:
                 window.answered(now, destination.most)
                 self._attend(destination, now)
             self._outlet.attempted(job, result)
+
+    def _is_enough(self, destination: Destination, done: int, seconds: float) -> bool:
+        """Whether a carrier that has dealt with so many jobs in so long is to leave."""
+        if self._stopping or destination.carriers > destination.most:
+            return True
+        return bool(self._wanting) and self._gives_way(destination) and (
+            not destination.line or seconds >= FAIR_SECONDS or (done >= FAIR_SHARE and not self._fewest))
+
+    def _take_next(self, destination: Destination) -> Job | None:
+        """For a carrier whose job is leaving. It cannot be somebody else's then, so that one must be left for each of
+        the others: who waits behind a message that the server is slow to take would have waited in any case."""
+        if len(destination.line) < destination.carriers or destination.pace.rate or self._wanting or self._stopping:
+            return None
+        return destination.line.next()
 
     async def _wait_job(self, carrier: Carrier) -> bool:
         """Be idle until a job is given; False when it is time to leave."""

@@ -6,8 +6,10 @@ Each step has a state, named as in the results, and a time limit. What goes wron
 state in which it happened; what it means for the message is decided elsewhere (`delivery/verdict.py`). The client
 parses no text itself: replies come from `reply.ReplyReader`.
 
-With PIPELINING, MAIL, RCPT and DATA leave in one write (RFC 2920); the message and its final dot always do. After
-ClientFailure the session can go on only if `ready` says so.
+With PIPELINING, MAIL, RCPT and DATA leave in one write (RFC 2920); the message and its final dot always do. Who has
+another message waiting lets its commands leave behind the final dot of the one before: message content may be the first
+of a group (RFC 2920 3.1), and a message then costs one write and one round trip. After ClientFailure the session can go
+on only if `ready` says so.
 
 Replies have no number: a server that answers more, or less, than it was asked makes every later answer mean something
 else. So a command is sent only when nothing is left to read, and after any doubt the connection is not used again.
@@ -17,8 +19,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Awaitable, Sequence
-from typing import Any, Callable, Protocol
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional, Protocol
 
 from mqlite.loop.stream import ConnectionLost, LineTooLong, Stream
 from mqlite.loop.task import Timeout
@@ -62,6 +64,7 @@ _NAME_LIMIT = 255  # characters kept of the name in the greeting
 
 
 Sign = Callable[[bytes], Awaitable[bytes]]
+Following = Callable[[], Optional[tuple[Envelope, bytes]]]  # the next message, if there is one
 
 
 class Companion(Protocol):
@@ -96,6 +99,7 @@ class ClientSession:
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
         self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
         self.companion: Companion | None = None
+        self.begun = False  # the commands of the next message have left, with the end of the one before
         self._reader = ReplyReader()
         self._most = _NO_LIMIT  # transactions on this connection
         self._dirty = False  # a transaction was left half done: RSET comes first
@@ -107,7 +111,7 @@ class ClientSession:
 
     @property
     def _in_step(self) -> bool:
-        return self.usable and not self.stream.lost and not self.stream.buffered
+        return self.usable and not self.begun and not self.stream.lost and not self.stream.buffered
 
     async def start(self, tls: TlsContext | None, server_name: str, login: Login | None = None,
                     strict: bool = False) -> None:
@@ -124,46 +128,69 @@ class ClientSession:
         if login is not None:
             await self._authenticate(login)
 
-    async def send(self, envelope: Envelope, mime: bytes | None, sign: Sign | None = None) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes | None, sign: Sign | None = None,
+                   following: Following | None = None) -> Reply:
         """One message to one recipient; the reply to its final dot. `mime` has CRLF line ends.
 
         With a companion the message may be another one in the end, or come from it alone: then `mime` is None. `sign`
-        is asked for the message that goes out in place of it, once nothing else will change it.
+        is asked for the message that goes out in place of it, once nothing else will change it. `following`: asked when
+        the message leaves. If `begun` says so afterwards, what it gave must be sent next, by a call with the same.
         """
-        obstacle = envelope.obstacle(self.extensions)
-        if obstacle is not None:
-            raise ClientFailure('mailfrom', 'error', obstacle.text, obstacle)
-        if sign is not None and mime is not None and self.companion is None:
-            mime = await sign(mime)
-        self.messages += 1
-        self.sent_data = 0
+        if self.begun:
+            await self._go_on()
+        else:
+            obstacle = envelope.obstacle(self.extensions)
+            if obstacle is not None:
+                raise ClientFailure('mailfrom', 'error', obstacle.text, obstacle)
+            if sign is not None and mime is not None and self.companion is None:
+                mime = await sign(mime)
+            await self._begin(envelope, mime if self.companion is None else None)
+        if self.companion is not None:
+            mime = await self._final(self.companion, mime, sign)
+        assert mime is not None
+        return await self._message(mime, following)
+
+    async def _begin(self, envelope: Envelope, mime: bytes | None) -> None:
+        """MAIL, RCPT and DATA. `mime`: None when the message is not known yet."""
+        self.messages, self.sent_data = self.messages + 1, 0
         if self._dirty:
             await self._reset()
         self._dirty = True
-        commands = self._commands(envelope, mime if self.companion is None else None)
+        commands = self._commands(envelope, mime)
         if 'PIPELINING' in self.extensions:
-            await self._pipelined(commands)
+            self._check_silence('mailfrom')
+            self.stream.write(b''.join(commands))
+            await self._answers()
         else:
             for (state, kind), command in zip(_TRANSACTION, commands):
                 self._expect(await self._ask(state, command), state, kind)
-        return await self._message(await self._final(mime, sign))
+
+    async def _go_on(self) -> None:
+        """The commands have left. The message before is over, taken or not (RFC 5321 4.1.1.4); a server that has not
+        forgotten one that it refused is no use for the next one, which is not to blame."""
+        self.messages, self.sent_data, self.begun = self.messages + 1, 0, False
+        refused, self._dirty = self._dirty, True
+        try:
+            await self._answers()
+        except ClientFailure as failure:
+            if refused and failure.state == 'mailfrom':
+                self.usable = False
+            raise
 
     def _commands(self, envelope: Envelope, mime: bytes | None) -> tuple[bytes, ...]:
-        """Those of _TRANSACTION. `mime`: None when the message is not known yet."""
+        """Those of _TRANSACTION."""
         return envelope.mail_command(self.extensions, mime), envelope.rcpt_command(self.extensions), b'DATA\r\n'
 
-    async def _final(self, mime: bytes | None, sign: Sign | None) -> bytes:
+    async def _final(self, companion: Companion, mime: bytes | None, sign: Sign | None) -> bytes:
         """The message as it is to be sent. Whatever stops us here leaves the server waiting for it."""
-        if self.companion is not None:
-            self.usable = False
-            try:
-                mime = await self.companion.before_data(mime)
-                if sign is not None:
-                    mime = await sign(mime)
-            except ConnectionLost as error:
-                raise ClientFailure('data', 'lost', str(error)) from error
-            self.usable = True
-        assert mime is not None
+        self.usable = False
+        try:
+            mime = await companion.before_data(mime)
+            if sign is not None:
+                mime = await sign(mime)
+        except ConnectionLost as error:
+            raise ClientFailure('data', 'lost', str(error)) from error
+        self.usable = True
         return mime
 
     async def quit(self) -> None:
@@ -246,13 +273,11 @@ class ClientSession:
         if reply.code // 100 != 2:
             raise self._unusable('mailfrom', 'invalid', f'the server does not forget a transaction: {reply.text}')
 
-    async def _pipelined(self, commands: Sequence[bytes]) -> None:
-        """Send all, then read all the replies: also those behind a refusal, so that the next ones match.
+    async def _answers(self) -> None:
+        """Read the replies to all commands, also those behind a refusal, so that the next ones match.
 
         The first refusal is the one that counts, whatever follows it: some servers refuse and hang up.
         """
-        self._check_silence('mailfrom')
-        self.stream.write(b''.join(commands))
         failure: ClientFailure | None = None
         for state, kind in _TRANSACTION:
             try:
@@ -275,13 +300,15 @@ class ClientSession:
             raise self._unusable('data', 'invalid', 'the server wants a message from a sender that it refused')
         self._expect(await self._ask('message', b'.\r\n'), 'message', 2)
 
-    async def _message(self, mime: bytes) -> Reply:
+    async def _message(self, mime: bytes, following: Following | None) -> Reply:
         data = encode_data(mime)
-        last = await self._write_all_but_last(data)
+        last = await self._write_all_but_last(data) if len(data) > _BLOCK else data
         if self.stream.buffered:
             raise await self._early_reply()
         self.stream.write(last)
         self.sent_data = len(data)
+        if following is not None and 'PIPELINING' in self.extensions:
+            self._write_ahead(following())
         if self.companion is not None:
             self.stream.flush()
             with contextlib.suppress(ConnectionLost):  # waiting for the reply says it better
@@ -290,6 +317,12 @@ class ClientSession:
         self._expect(reply, 'message', 2)
         self._dirty = False
         return reply
+
+    def _write_ahead(self, message: tuple[Envelope, bytes] | None) -> None:
+        """The commands of the next message, unless it cannot go to this server."""
+        if message is not None and message[0].obstacle(self.extensions) is None:
+            self.stream.write(b''.join(self._commands(*message)))
+            self.begun = True
 
     async def _write_all_but_last(self, data: bytes) -> bytes:
         """Write in pieces, each with its time limit; the last one is for the caller, to go with the wait for the reply.

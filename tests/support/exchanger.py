@@ -181,6 +181,18 @@ class ClientBench:
         envelope = Envelope(sender, recipient, **wishes)
         return self.run(self._try(self.session.send(envelope, mime)))  # type: ignore[no-any-return]
 
+    def send_two(self, first: str, second: str, **wishes: Any) -> list[Reply | ClientFailure]:
+        """Messages to both, the second one announced with the end of the first; what came of each that was sent."""
+        following = Envelope('s@a.example', second, **wishes), b'Subject: x\r\n\r\n'
+
+        async def send() -> list[Reply | ClientFailure]:
+            outcomes = [await self._try(self.session.send(Envelope('s@a.example', first), b'x\r\n',
+                                                          following=lambda: following))]
+            if self.session.begun and self.session.usable:
+                outcomes.append(await self._try(self.session.send(*following)))
+            return outcomes
+        return self.run(send())  # type: ignore[no-any-return]
+
     def quit(self) -> None:
         """Say goodbye, and let the exchanger hear it."""
         self.run(self.session.quit())

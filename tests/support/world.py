@@ -66,7 +66,8 @@ class Server:
 class Session:
     """What the engine uses of a ClientSession."""
 
-    mta, sent_data, authentication, companion, usable = 'mx', 0, '', None, True
+    mta, sent_data, authentication, companion = 'mx', 0, '', None
+    usable, begun = True, False
     extensions = ('DSN',)
     local, peer, sent, tls = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
 
@@ -81,7 +82,7 @@ class Session:
     def ready(self) -> bool:
         return not self._ended
 
-    async def send(self, envelope: Envelope, mime: bytes, sign: object = None) -> Reply:
+    async def send(self, envelope: Envelope, mime: bytes, sign: object = None, following: object = None) -> Reply:
         self.messages += 1
         await sleep(self._reactor, self._server.seconds)
         if self._server.refusal is not None:
