@@ -14,10 +14,11 @@ from mqlite.delivery.capacity import DEFAULT
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import UNPROVEN
 from mqlite.delivery.destinations import KEPT_SECONDS
+from mqlite.delivery.fairness import FAIR_SECONDS, FAIR_SHARE
 from mqlite.delivery.job import Job
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers, Place, Route
-from mqlite.delivery.schedule import FAIR_SECONDS, FAIR_SHARE, Scheduler
+from mqlite.delivery.schedule import Scheduler
 from mqlite.delivery.standing import FIRST_PAUSE, FIRST_WINDOW, HOLD_SECONDS, JITTER, LONGEST_PAUSE
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import sleep

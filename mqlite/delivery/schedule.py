@@ -16,16 +16,13 @@ sixth), the jobs wait for that one. A reused connection that fails before the se
 about the message: it goes back to the line. When it is the local address that cannot be used, the jobs go on to the
 next of theirs.
 
-When the limit on connections leaves a destination with fewer carriers than it wants, it waits for the next place that
-becomes free, and those make room that have more carriers: who has a connection and no job leaves at once, who has jobs
-after FAIR_SECONDS. While somebody has no carrier at all, everybody makes room, after FAIR_SHARE jobs at the latest.
+Which destinations get the connections, when there are not enough, is decided in `fairness.py`.
 """
 
 from __future__ import annotations
 
 import random
 from functools import partial
-from operator import attrgetter
 from typing import Protocol
 
 from mqlite.delivery import verdict
@@ -35,6 +32,7 @@ from mqlite.delivery.controls import Controls, decisive
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.explain import Facts, Question, about_destination, about_job
+from mqlite.delivery.fairness import Fairness
 from mqlite.delivery.job import Job
 from mqlite.delivery.pauses import Pause
 from mqlite.delivery.resolving import Resolving
@@ -46,8 +44,6 @@ from mqlite.loop.timers import Timer
 from mqlite.message.result import Result
 from mqlite.smtp.shares import Share
 
-FAIR_SHARE = 20  # messages per connection while a destination has none
-FAIR_SECONDS = 5.0  # or so long: of a slow server, twenty messages can be an hour
 EASE_SECONDS = 0.5  # from one look for slow destinations to the next, while room is scarce
 UNRESOLVED_SECONDS = 30.0  # for which jobs are put back whose name servers do not answer, while room is scarce
 
@@ -80,7 +76,7 @@ class Scheduler:
         hand; the outlet counts. `workers`: that share the limits of `controls`."""
         self._reactor = reactor
         self._dialler = dialler
-        self._share = share
+        self._fairness = Fairness(share)
         share.on_room = self._use_room
         self._outlet = outlet
         self._room = room
@@ -91,8 +87,6 @@ class Scheduler:
         self._timers: dict[Destination, Timer] = {}  # when a destination is to be looked at again
         self._carriers: dict[Carrier, None] = {}
         self._idle: dict[Carrier, None] = {}  # of all destinations, the longest idle first
-        self._wanting: dict[Destination, None] = {}  # want a carrier and there is no place, the longest one first
-        self._fewest: int | None = None  # carriers of those; None: to be counted
         self._easing: Timer | None = None  # while room is scarce
         self._ended = Signal(reactor)
         self._stopping = False
@@ -126,7 +120,7 @@ class Scheduler:
                     jobs.append(about_job(job, 'it waits for a connection', servers=str(destination.place)))
                     found[destination] = None
         return {'messages': jobs[:most], 'count': len(jobs), 'destinations': [
-            about_destination(one, now, opening.get(one, now), one in self._wanting and self._share.full)
+            about_destination(one, now, opening.get(one, now), self._fairness.waits(one))
             for one in found]}
 
     async def stop(self, seconds: float) -> None:
@@ -291,15 +285,13 @@ class Scheduler:
     def _staff(self, destination: Destination, now: float) -> None:
         """More carriers, as many as are useful and allowed."""
         while destination.may_connect(now) and not self._stopping:
-            if self._share.full:
-                if destination not in self._wanting:
-                    self._wanting[destination], self._fewest = None, None
+            if self._fairness.full:
+                if self._fairness.want(destination):
                     self._make_room()
                 return
             destination.connects.take(now)
-            destination.carriers, self._fewest = destination.carriers + 1, None
+            self._fairness.took(destination)
             destination.connecting += 1
-            self._share.take()
             carrier = Carrier(self._reactor, destination)
             self._carriers[carrier] = None
             carrier.task = self._reactor.spawn(self._carry(carrier), f'carrier to {destination.place}')
@@ -307,33 +299,23 @@ class Scheduler:
     def _make_room(self) -> None:
         """Let one idle carrier go, the longest idle of those that are to give way."""
         for carrier in self._idle:
-            if self._gives_way(carrier.destination):
+            if self._fairness.gives_way(carrier.destination):
                 carrier.dismiss()
                 return
-
-    def _gives_way(self, destination: Destination) -> bool:
-        """Whether it is to leave a place to one that wants more, and has fewer, or none."""
-        if not self._wanting:
-            return False
-        if self._fewest is None:
-            self._fewest = min(one.carriers for one in self._wanting)
-        return destination.carriers > self._fewest or not self._fewest
 
     def _after(self, destination: Destination) -> None:
         """A carrier has ended: somebody else may use its place."""
         now = self._reactor.now()
         destination.used = now
-        self._wanting.pop(destination, None)  # if it wants another one, then behind those that wait longer
         self._use_room()
         self._attend(destination, now)
 
     def _use_room(self) -> None:
-        """Who has the fewest gets one more, and of those who has waited for longest."""
-        while self._wanting and not self._share.full:
-            first = min(self._wanting, key=attrgetter('carriers'))
-            del self._wanting[first]
-            self._fewest = None
+        """There is room for more connections, perhaps."""
+        first = self._fairness.next()
+        while first is not None:
             self._attend(first, self._reactor.now())
+            first = self._fairness.next()
 
     # carriers
 
@@ -354,9 +336,8 @@ class Scheduler:
             if carrier.next is not None:
                 self._line_up_again(carrier.next, destination)
             carrier.hang_up()
-            destination.carriers, self._fewest = destination.carriers - 1, None
             del self._carriers[carrier]
-            self._share.give_back()
+            self._fairness.gave(destination)
             self._ended.notify()
             if not self._stopping:
                 self._after(destination)
@@ -413,7 +394,8 @@ class Scheduler:
         while carrier.ready:
             if carrier.next is not None:
                 carrier.job, carrier.next = carrier.next, None
-            elif self._is_enough(destination, done, now - began):
+            elif self._stopping or destination.carriers > destination.most or self._fairness.had_enough(
+                    destination, done, now - began):
                 return
             elif line and not destination.pace.wait(now):
                 destination.pace.take(now)
@@ -442,19 +424,13 @@ class Scheduler:
                 self._attend(destination, now)
             self._outlet.attempted(job, result)
 
-    def _is_enough(self, destination: Destination, done: int, seconds: float) -> bool:
-        """Whether a carrier that has dealt with so many jobs in so long is to leave."""
-        if self._stopping or destination.carriers > destination.most:
-            return True
-        return bool(self._wanting) and self._gives_way(destination) and (
-            not destination.line or seconds >= FAIR_SECONDS or (done >= FAIR_SHARE and not self._fewest))
-
     def _take_next(self, destination: Destination) -> Job | None:
         """For a carrier whose job is leaving. It cannot be somebody else's then, so that one must be left for each of
         the others: who waits behind a message that the server is slow to take would have waited in any case."""
-        if len(destination.line) < destination.carriers or destination.pace.rate or self._wanting or self._stopping:
+        line = destination.line
+        if len(line) < destination.carriers or destination.pace.rate or self._fairness.contended or self._stopping:
             return None
-        return destination.line.next()
+        return line.next()
 
     async def _wait_job(self, carrier: Carrier) -> bool:
         """Be idle until a job is given; False when it is time to leave."""
