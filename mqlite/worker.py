@@ -12,37 +12,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable
+from typing import Any
 
-from mqlite.auth.desk import LoginDesk
-from mqlite.auth.open import open_authenticator
 from mqlite.control import ControlSocket, socket_base
 from mqlite.database.locals import Locals
 from mqlite.database.open import open_database
 from mqlite.delivery.engine import Engine
 from mqlite.delivery.explain import Question
-from mqlite.errors import ConfigError
 from mqlite.host import OwnPlaces, host_name
 from mqlite.log import Log
 from mqlite.loop.connect import Listener, ListenSocket
 from mqlite.loop.reactor import Reactor
 from mqlite.mail_log import open_mail_log
-from mqlite.parts import make_receiver, make_resolver, make_store
+from mqlite.parts import make_receiver, make_store
 from mqlite.plugin.host import PluginHost
-from mqlite.queues.contract import QueueError, Store
-from mqlite.receive import Receiver
+from mqlite.queues.contract import QueueError
+from mqlite.receiving import make_desk, make_server, make_spool
 from mqlite.recorder import Recorder, Seat
-from mqlite.refused import RefusedMail
 from mqlite.sending import make_engine
-from mqlite.settings import DEFAULT, Settings
-from mqlite.smtp.admission import AdmissionConfig
+from mqlite.settings import Settings
 from mqlite.smtp.certificates import Certificates
-from mqlite.smtp.clients import ClientLimits, ClientRule
-from mqlite.smtp.server import ServerConfig, SmtpServer
-from mqlite.smtp.session import Limits
-from mqlite.smtp.shares import Share, Shares
-from mqlite.spool.directory import SpoolConfig, SpoolDirectory
-from mqlite.spool.watch import SpoolWatch, WatchConfig
+from mqlite.smtp.server import SmtpServer
+from mqlite.smtp.shares import Shares
+from mqlite.spool.watch import SpoolWatch
 
 EXPLAINED = 20  # messages that a command is told of
 STOP_SECONDS = 30.0  # for what is in flight; process supervisors wait longer (systemd: 90 s)
@@ -144,71 +136,3 @@ class Worker:
         await self._store.close()
         if self._database is not None:
             await self._database.stop()
-
-
-def make_desk(reactor: Reactor, settings: Settings, hostname: str, host: PluginHost | None,
-              log: Log) -> LoginDesk | None:
-    """Where clients log in; None when they cannot. ConfigError.
-
-    With smtp-auth, who is outside of an smtp-range that somebody has set cannot, as for MailerQ.
-    """
-    setting, judged = settings.text('smtp-auth'), host is not None and host.judges_logins
-    if not setting and not judged:
-        return None
-    try:
-        store = open_authenticator(reactor, make_resolver(reactor, settings), setting) if setting else None
-    except ConfigError as error:
-        raise ConfigError(f'smtp-auth: {error}') from None
-    limited = setting and settings.origin('smtp-range') != DEFAULT
-    return LoginDesk(reactor, hostname, store, judged, log.warning, settings.flag('smtp-auth-clear'),
-                     settings.networks('smtp-range') if limited else None)
-
-
-def make_server(reactor: Reactor, settings: Settings, store: Store, hostname: str,
-                host: PluginHost | None, log: Log, is_local: Callable[[str], bool] | None,
-                share: Share, certificates: Certificates | None, desk: LoginDesk | None,
-                receiver: Receiver) -> SmtpServer:
-    """The receiving side."""
-    queue = settings.text('rabbitmq-refused')
-    refused = RefusedMail(reactor, store, queue, hostname, log.warning) if queue else None
-    return SmtpServer(reactor, ServerConfig(
-        hostname, make_limits(settings), settings.seconds('smtp-timeout'), make_admission(settings, share), log.warning,
-        is_local, settings.integer('smtp-min-rate'), settings.text('smtp-bare-line-ends') == 'normalise'),
-        receiver.receive,
-        host.ask_for if host is not None and host.asks_incoming else None,
-        refused.keep if refused is not None else None,
-        certificates.context if certificates is not None else None, desk)
-
-
-def make_limits(settings: Settings) -> Limits:
-    """What one session may ask of us."""
-    return Limits(
-        size=settings.integer('smtp-maxsize'), recipients=settings.integer('smtp-max-recipients'),
-        errors=settings.integer('smtp-max-errors'), commands=settings.integer('smtp-max-commands'),
-        header=settings.integer('smtp-max-header'), hops=settings.integer('smtp-max-hops'),
-        dsn=settings.flag('dsn-advertise'), loose=settings.text('smtp-validate-address') == 'loose',
-        must_log_in=bool(settings.text('smtp-auth')))
-
-
-def make_admission(settings: Settings, share: Share) -> AdmissionConfig:
-    """Who is let in."""
-    of_client = ClientLimits(*(settings.integer(f'smtp-client-{name}') for name in (
-        'connections', 'connection-rate', 'message-rate', 'recipient-rate')))
-    in_range, is_proxy = (ClientRule(settings.networks(name)) for name in ('smtp-range', 'smtp-proxy'))
-    return AdmissionConfig(share, in_range, is_proxy, of_client,
-                           settings.seconds('smtp-session-timeout'), settings.seconds('smtp-greeting-delay'))
-
-
-def make_spool(reactor: Reactor, settings: Settings, store: Store, receiver: Receiver,
-               is_local: Callable[[str], bool] | None, log: Log) -> SpoolWatch | None:
-    """The spool directory; None where there is none. ConfigError."""
-    path = settings.text('spool-directory')
-    if not path:
-        return None
-    directory = SpoolDirectory(SpoolConfig(
-        path, settings.text('spool-fail-directory'), settings.seconds('spool-delay'), settings.flag('spool-remove'),
-        settings.integer('smtp-maxsize')))
-    config = WatchConfig(settings.flag('spool-extract'), settings.integer('spool-open-files'),
-                         settings.integer('spool-threads'))
-    return SpoolWatch(reactor, directory, receiver, store, config,
-                      is_local or (lambda _address: False), log)

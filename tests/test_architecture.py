@@ -43,7 +43,7 @@ RANKS = {
     'host':     3, 'mail_log': 3,
     'receive':  4, 'refused': 4, 'delivery': 4, 'sink': 4, 'spool': 5,
     'parts':    5, 'queue_command': 5, 'local_command': 5, 'requeue': 5, 'operate_command': 5,
-    'sending':  6, 'control': 5, 'why_text': 0, 'why_command': 6,
+    'sending':  6, 'receiving': 6, 'control': 5, 'why_text': 0, 'why_command': 6,
     'supervisor': 5,
     'worker':   7, 'sendmail': 7,
     'worker_process': 8,

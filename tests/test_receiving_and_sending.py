@@ -6,11 +6,11 @@ import pytest
 
 from mqlite.delivery.route import Route
 from mqlite.errors import ConfigError
+from mqlite.receiving import make_limits
 from mqlite.sending import fixed_server, loose_addresses, notices
 from mqlite.settings import Settings, load
 from mqlite.smtp.dsn import NOTHING, Request
 from mqlite.smtp.sasl_client import Login
-from mqlite.worker import make_limits
 
 
 def settings(text: str) -> Settings:
