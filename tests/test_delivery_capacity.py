@@ -74,6 +74,8 @@ def test_rules(rules: list[Row], source: str, connections: int) -> None:
                     'connection_maxidletime'), 0), Capacity(0, 0, 0.0, 0.0, LONGEST_IDLE)),
     ({'domain_maxmessages': 600, 'domain_maxconnects': 30, 'domain_maxconnections': 4, 'connection_maxmessages': 100,
       'connection_maxidletime': 1500}, Capacity(4, 100, 600, 30, 1.5)),
+    ({'ip_maxmessages': 60, 'ip_maxconnects': 5, 'ip_maxconnections': 2}, DEFAULT._replace(
+        address_connections=2, address_messages=60, address_connects=5)),
     ({'domain_maxmessages': -7, 'connection_maxidletime': 10 ** 9}, DEFAULT._replace(idle_seconds=LONGEST_IDLE)),
 ])
 def test_the_columns(columns: dict[str, int], capacity: Capacity) -> None:
@@ -84,6 +86,8 @@ def test_the_part_of_a_worker() -> None:
     whole = Capacity(5, 100, 600.0, 30.0, 1.5)
     assert whole.part(1) == whole
     assert whole.part(2) == Capacity(2, 100, 300.0, 15.0, 1.5)
+    assert Capacity(address_connections=5, address_messages=600.0, address_connects=30.0).part(4) == Capacity(
+        5, address_connections=1, address_messages=150.0, address_connects=7.5)
     assert whole.part(10).connections == 1 and Capacity(0).part(10).connections == 0
 
 

@@ -20,6 +20,7 @@ from mqlite.database.live import Database
 from mqlite.delivery import engine as engine_module
 from mqlite.delivery import notify, report, retry, route
 from mqlite.delivery.attempt import ADDRESSES_TRIED, Dialler
+from mqlite.delivery.capacity import Limits
 from mqlite.delivery.controls import Controls, read_names
 from mqlite.delivery.engine import FAULT_SECONDS, Engine, EngineConfig
 from mqlite.delivery.flood import read_floods
@@ -889,6 +890,31 @@ def test_the_address_of_a_server_that_is_to_fail(make: Make) -> None:
     controls.on_intercepts()
     bench.run(2)
     assert bench.exchanger.open == 0, 'connections are not used any more'
+    second.close()
+
+
+@pytest.mark.parametrize(('domain', 'at_second'), [('equal.example', 1), ('two.example', 0)])
+def test_the_limits_of_the_address_of_a_server(make: Make, domain: str, at_second: int) -> None:
+    """Equal servers share. One of a worse preference gets nothing because the better one may not have more, but when
+    that is down it does."""
+    controls = Controls()
+    controls.limits = Limits([database_row('capacity', ip_maxconnections=1)])
+    bench = make(controls=controls)
+    second = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port)
+    for exchanger in (bench.exchanger, second):
+        exchanger.script['RCPT'] = [SILENCE]
+    for number in range(4):
+        bench.publish(recipient=f'{number}@{domain}')
+    bench.run(10)
+    assert (bench.exchanger.open, second.open) == (1, at_second)
+    bench.run(1000)
+    assert (bench.exchanger.most_open, second.most_open) == (1, at_second)
+    assert len(bench.exchanger.messages + second.messages) == 4
+    bench.exchanger.refuse_connections()
+    second.script.clear()
+    bench.publish(recipient=f'4@{domain}')
+    bench.run(5)
+    assert second.recipients[-1] == f'4@{domain}'
     second.close()
 
 

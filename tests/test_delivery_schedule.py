@@ -19,6 +19,7 @@ from mqlite.delivery.job import Job
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers, Place, Route
 from mqlite.delivery.schedule import Scheduler
+from mqlite.delivery.servers import Visit
 from mqlite.delivery.standing import FIRST_PAUSE, FIRST_WINDOW, HOLD_SECONDS, JITTER, LONGEST_PAUSE
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import sleep
@@ -120,7 +121,7 @@ class Bench:
             raise found
         return found  # type: ignore[no-any-return]
 
-    async def open(self, place: Place, domain: str) -> FakeSession:
+    async def open(self, place: Place, domain: str, visit: Visit | None = None) -> FakeSession:
         self.opening += 1
         await sleep(self.reactor, self.open_seconds)
         refusal = self.refuse(place)

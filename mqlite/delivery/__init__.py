@@ -4,6 +4,7 @@
     job           one message on its way
     route         which servers a message goes to
     resolving     where messages wait until the servers of their domain are known
+    outlet        where jobs come out
     schedule      messages wait per destination; carriers take them there
     destination   who waits for it, who goes there, and whether one more may
     line          who is next: priorities, and tags in turn
@@ -17,6 +18,7 @@
     forced        what is to fail without a try
     suppressions  who gets nothing
     aliases       which limited domains have which exchangers
+    servers       what each address of the servers of a destination is given
     pace          how fast messages may go, and how fast they do
     room          how much is in hand, and how it is shared when it is scarce
     standing      what our experience with a destination allows

@@ -25,6 +25,7 @@ from mqlite.delivery.pauses import Pause
 from mqlite.delivery.protection import Protection, certified_name, is_strict
 from mqlite.delivery.route import OPPORTUNISTIC, Exchangers, Place, Route, ranked
 from mqlite.delivery.secured import tls_fields
+from mqlite.delivery.servers import Visit
 from mqlite.delivery.signer import MailSigner
 from mqlite.delivery.standing import Lately
 from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
@@ -46,14 +47,17 @@ DOWN_SECONDS = 60.0  # for which an address that could not be reached comes last
 
 class NoSession(MqliteError):
     """No server of the place could be talked to; `result` says why. `local`: it is our own address that is no use.
-    `pause`: the operator does not want it now. `forced`: or not at all."""
+    `pause`: the operator does not want it now. `forced`: or not at all. `held`: the limits of the servers' addresses
+    allow it after so many seconds, or when a connection ends."""
 
-    def __init__(self, result: Result, local: bool = False, pause: Pause | None = None, forced: bool = False) -> None:
+    def __init__(self, result: Result, local: bool = False, pause: Pause | None = None, forced: bool = False,
+                 held: float = 0.0) -> None:
         super().__init__(result.description)
         self.result = result
         self.local = local
         self.pause = pause
         self.forced = forced
+        self.held = held
 
 
 class OwnServer(NoSession):
@@ -100,18 +104,24 @@ class Dialler:
                 hooks.unreached(route.host, error)
             raise _unresolved(error) from error
 
-    async def open(self, place: Place, domain: str) -> ClientSession:
+    async def open(self, place: Place, domain: str, visit: Visit | None = None) -> ClientSession:
         """For mail to a domain: a session with the first server that answers. NoSession with the most hopeful result of
-        all servers: one that may answer later counts more than one that has refused; otherwise the last one tried."""
+        all servers: one that may answer later counts more than one that has refused; otherwise the last one tried.
+        `visit`: where the addresses have limits."""
         best: NoSession | None = None
-        tried = 0
+        tried, held = 0, 0.0
         targets = _in_order(place)
         while targets and tried < ADDRESSES_TRIED:
             rank, host, address = targets.popleft()
+            wait = visit.wait(address, self._reactor.now()) if visit is not None and address else 0.0
+            if wait:
+                held = min(held or wait, wait)
+                targets = deque(target for target in targets if target.rank <= rank)
+                continue
             try:
                 if address:
                     tried += 1
-                    return await self._open_at(place, domain, host, address)
+                    return await self._visit(place, domain, host, address, visit)
                 found = await self._addresses(place, host, domain)
             except NoSession as refusal:
                 if best is None or best.result.permanent or not refusal.result.permanent:
@@ -122,6 +132,8 @@ class Dialler:
             down = [address for address in found if self._down.holds((address, place.port), self._reactor.now())]
             targets.extendleft(Target(rank, host, address) for address in reversed(found) if address not in down)
             targets.extend(Target(rank, host, address) for address in down)
+        if held:
+            raise NoSession(verdict.held_back(), held=held)
         assert best is not None
         hooks = self._used_hooks()
         if hooks is not None and not tried:
@@ -152,6 +164,16 @@ class Dialler:
         if not allowed:
             raise _intercepted(decisive(found.values()))
         return allowed
+
+    async def _visit(self, place: Place, domain: str, host: str, address: str, visit: Visit | None) -> ClientSession:
+        if visit is None:
+            return await self._open_at(place, domain, host, address)
+        visit.enter(address, self._reactor.now())
+        try:
+            return await self._open_at(place, domain, host, address)
+        except BaseException:
+            visit.leave()
+            raise
 
     async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
         tls = self._protection.context(place.security, address)

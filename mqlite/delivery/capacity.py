@@ -10,7 +10,8 @@ address, then neither; an address of its own comes before the pool it is in. Of 
 is no limit, and -1 is the default below.
 
 A domain here stands for all domains with the same mail exchangers; the name of an exchanger is taken as well. The
-columns `domain_…` are limits of a destination, `connection_…` those of one connection.
+columns `domain_…` are limits of a destination, `ip_…` those of one address of its servers, `connection_…` those of one
+connection. All of them are for one address of ours, whether the row names it or not.
 """
 
 from __future__ import annotations
@@ -29,13 +30,25 @@ class Capacity(NamedTuple):
     messages: float = 0.0  # per minute
     connects: float = 0.0  # attempts to connect, per minute
     idle_seconds: float = 5.0  # a connection without work is kept for so long
+    address_connections: int = 0  # at once, to one address of its servers
+    address_messages: float = 0.0  # per minute, to one address
+    address_connects: float = 0.0  # attempts per minute, to one address
+
+    @property
+    def per_address(self) -> bool:
+        """Whether the addresses of its servers have limits."""
+        return bool(self.address_connections or self.address_messages or self.address_connects)
 
     def part(self, workers: int) -> Capacity:
         """What one of so many workers may do, so that all together do no more; but one connection each."""
         if workers == 1:
             return self
-        return self._replace(connections=max(1, self.connections // workers) if self.connections else 0,
-                             messages=self.messages / workers, connects=self.connects / workers)
+        def some(connections: int) -> int:
+            return max(1, connections // workers) if connections else 0
+        return self._replace(connections=some(self.connections), messages=self.messages / workers,
+                             connects=self.connects / workers, address_connections=some(self.address_connections),
+                             address_messages=self.address_messages / workers,
+                             address_connects=self.address_connects / workers)
 
 
 DEFAULT = Capacity()
@@ -87,4 +100,7 @@ def make_capacity(row: Row, default: Capacity = DEFAULT) -> Capacity:
     return Capacity(int(limit('domain_maxconnections', default.connections)),
                     int(limit('connection_maxmessages', default.connection_messages)),
                     limit('domain_maxmessages', default.messages), limit('domain_maxconnects', default.connects),
-                    min(idle or LONGEST_IDLE, LONGEST_IDLE))
+                    min(idle or LONGEST_IDLE, LONGEST_IDLE),
+                    int(limit('ip_maxconnections', default.address_connections)),
+                    limit('ip_maxmessages', default.address_messages),
+                    limit('ip_maxconnects', default.address_connects))

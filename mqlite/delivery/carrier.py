@@ -13,6 +13,7 @@ from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, connected
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.job import Job
+from mqlite.delivery.servers import Visit
 from mqlite.delivery.signer import MailSigner
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Task, Waiter
@@ -35,6 +36,7 @@ class Carrier:
         self.connecting = True
         self.since = reactor.now()  # when it began to connect, or was given its job
         self.peer = ''  # the address that it is connected with
+        self.visit: Visit | None = None  # where the addresses of servers have limits
         self._leaving = False
         self._reactor = reactor
         self._session: ClientSession | None = None
@@ -45,7 +47,8 @@ class Carrier:
     def ready(self) -> bool:
         """Another job may follow: as far as we can see now, the server waits for one, and may be given one more."""
         session = self._session
-        if session is None or not session.ready or self._leaving:
+        if session is None or not session.ready or self._leaving or (
+                self.visit is not None and self.visit.is_crowded):
             return session is not None and session.begun and session.usable
         most = self.destination.capacity.connection_messages
         return not most or session.messages < most
@@ -53,12 +56,16 @@ class Carrier:
     async def connect(self, dialler: Dialler) -> None:
         """NoSession."""
         self._signer = dialler.signer
-        self._session = await dialler.open(self.destination.place, self.destination.domain)
+        servers = self.destination.servers
+        self.visit = None if servers is None else Visit(servers)
+        self._session = await dialler.open(self.destination.place, self.destination.domain, self.visit)
         self.connecting = False
         self.peer = self._session.stream.peer[0]
 
     async def wait_job(self) -> bool:
         """Be idle, for a while; whether a job was given."""
+        if self.visit is not None:
+            self.visit.missed()
         waiter = self._waiter = Waiter[None](self._reactor)
         timer = self._reactor.call_later(self.destination.capacity.idle_seconds, self.dismiss)
         self.destination.idle.append(self)
@@ -70,10 +77,16 @@ class Carrier:
             self.dismiss()
         return self.job is not None
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job, now: float) -> None:
         """To an idle carrier."""
         self.job = job
+        if self.visit is not None:
+            self.visit.take(now)
         self.dismiss()
+
+    def held(self, now: float) -> float:
+        """Seconds until it may have another job."""
+        return 0.0 if self.visit is None else self.visit.message_wait(now)
 
     def dismiss(self) -> None:
         """An idle carrier has a job now, or is to leave. One that is not idle goes on."""
@@ -147,6 +160,8 @@ class Carrier:
         session, self._session = self._session, None
         if session is not None:
             session.hang_up()
+        if self.visit is not None and self.visit.leave():
+            self.destination.full = 0.0
 
 
 async def _in_seven_bits(sign: Sign | None, mime: bytes) -> bytes:

@@ -23,6 +23,7 @@ from mqlite.delivery.line import Line
 from mqlite.delivery.pace import Flow, Pace
 from mqlite.delivery.room import HORIZON, LEAST_WAIT, LONGEST_WAIT, SOON, Room
 from mqlite.delivery.route import Place
+from mqlite.delivery.servers import Servers
 from mqlite.delivery.standing import Backoff, Window
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ LONGEST_HELD = 600.0  # seconds
 class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
-    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow', 'idle', 'line',
-                 'most', 'names', 'pace', 'place', 'tail', 'trouble', 'used', 'window')
+    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow', 'full', 'idle',
+                 'line', 'most', 'names', 'pace', 'place', 'servers', 'tail', 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float) -> None:
         self.place = place
@@ -49,6 +50,8 @@ class Destination:
         self.capacity = DEFAULT
         self.most = DEFAULT.connections  # connections that the capacity allows; 0 during a pause after an answer
         self.flood: Flood | None = None
+        self.servers: Servers | None = None  # once their addresses have limits
+        self.full = 0.0  # until then those leave no room for another connection
         self.names: list[str] = []  # of its domains, those that have limits of their own
         self.pace = Pace()  # of messages
         self.connects = Pace()
@@ -76,6 +79,11 @@ class Destination:
         self.most = 0 if paused else capacity.connections or NO_LIMIT
         self.pace.limit(capacity.messages, now)
         self.connects.limit(capacity.connects, now)
+        if self.servers is None and capacity.per_address:
+            self.servers = Servers()
+        if self.servers is not None:
+            self.servers.limit(capacity, now)
+            self.full = 0.0
 
     def held(self, now: float) -> float:
         """Seconds after which to look again at what may not be sent here because of an answer."""
@@ -92,16 +100,28 @@ class Destination:
         if self.pace.rate and self.connecting:
             return False  # it will do, or the next one comes when it is needed
         allowed = min(self.most, self.window.size, NO_LIMIT if self.sessions else UNPROVEN)
-        return (self.connecting < len(self.line) and self.carriers < allowed and not self.idle
-                and not self.connects.wait(now) and not self.backoff.left(now))
+        return (self.connecting < len(self.line) and self.carriers < allowed
+                and (not self.idle or (self.servers is not None and self.next_idle(now) is None))
+                and not self.connects.wait(now) and not self.backoff.left(now) and self.full <= now)
+
+    def next_idle(self, now: float) -> Carrier | None:
+        """The freshest of those that may have a job."""
+        if self.servers is None:
+            return self.idle[-1] if self.idle else None
+        return next((carrier for carrier in reversed(self.idle) if not carrier.held(now)), None)
 
     def look_again(self, now: float) -> float:
         """Seconds after which a message may go that may not go now; 0 when time changes nothing."""
         if not self.line:
             return 0.0
-        wait = self.pace.wait(now)
-        if not self.idle and not self.connecting and self.carriers < self.most:
-            wait = max(wait, self.connects.wait(now), 0.0 if self.sessions else self.backoff.left(now))
+        wait = paced = self.pace.wait(now)
+        if self.next_idle(now) is None:
+            if not self.connecting and self.carriers < self.most:
+                wait = max(wait, self.connects.wait(now), self.full - now,
+                           0.0 if self.sessions else self.backoff.left(now))
+            if self.idle:
+                held = max(paced, min(carrier.held(now) for carrier in self.idle))
+                wait = min(wait or held, held)
         return wait
 
     # how many may wait here

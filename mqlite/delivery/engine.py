@@ -171,7 +171,7 @@ class Engine:
                            if question.is_about(recipient)][-most:]
         return facts
 
-    # where jobs come out, see schedule.Outlet
+    # where jobs come out, see outlet.py
 
     def attempted(self, job: Job, result: Result) -> None:
         if self._hooks is not None:

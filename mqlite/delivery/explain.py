@@ -78,7 +78,10 @@ def about_destination(destination: Destination, now: float, opening: float, no_p
         'connecting for': round(now - opening, 1),
         'idle': len(destination.idle),
         'limits': {'connections': capacity.connections, 'messages per connection': capacity.connection_messages,
-                   'messages per minute': capacity.messages, 'connects per minute': capacity.connects},
+                   'messages per minute': capacity.messages, 'connects per minute': capacity.connects,
+                   'connections per address': capacity.address_connections,
+                   'messages per minute and address': capacity.address_messages,
+                   'connects per minute and address': capacity.address_connects},
         'flood': None if slowing is None else {'name': slowing[0].name, 'seconds': round(slowing[1] - now, 1)},
         'outside': round(max(0.0, destination.tail - now), 1),
         'held by': [{'reason': reason, 'seconds': round(seconds, 1)}
@@ -101,6 +104,11 @@ def what_holds(destination: Destination, now: float, no_places: bool) -> list[tu
         found.append((f'at most {d.capacity.messages:g} messages per minute', d.pace.wait(now)))
     if d.connects.wait(now) and not d.idle:
         found.append((f'at most {d.capacity.connects:g} attempts to connect per minute', d.connects.wait(now)))
+    if d.full > now:
+        found.append(('no address of its servers may have another connection', d.full - now))
+    if d.idle and d.next_idle(now) is None:
+        found.append((f'at most {d.capacity.address_messages:g} messages per minute and address',
+                      min(carrier.held(now) for carrier in d.idle)))
     if d.carriers >= d.most:
         found.append((f'at most {d.most} connections', 0.0))
     elif d.window.held_until(now) and d.carriers >= d.window.size:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import Protocol
 
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, NoSession
@@ -34,6 +33,7 @@ from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.explain import Facts, Question, about_destination, about_job
 from mqlite.delivery.fairness import Fairness
 from mqlite.delivery.job import Job
+from mqlite.delivery.outlet import Outlet
 from mqlite.delivery.pauses import Pause
 from mqlite.delivery.resolving import Resolving
 from mqlite.delivery.room import Room
@@ -41,30 +41,10 @@ from mqlite.delivery.route import Exchangers
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.sync import Signal
 from mqlite.loop.timers import Timer
-from mqlite.message.result import Result
 from mqlite.smtp.shares import Share
 
 EASE_SECONDS = 0.5  # from one look for slow destinations to the next, while room is scarce
 UNRESOLVED_SECONDS = 30.0  # for which jobs are put back whose name servers do not answer, while room is scarce
-
-
-class Outlet(Protocol):
-    """Where jobs come out."""
-
-    def attempted(self, job: Job, result: Result) -> None:
-        """An attempt was made, or the servers of the job are not known."""
-
-    def unreachable(self, job: Job, result: Result, seconds: float) -> None:
-        """Its destination could not be reached a moment ago, with this result, and is left alone for so long."""
-
-    def put_out(self, job: Job, seconds: float) -> None:
-        """There is no room for it here for about so long."""
-
-    def paused(self, job: Job, pause: Pause) -> None:
-        """The operator does not want it to go now."""
-
-    def returned(self, job: Job) -> None:
-        """We stop before its turn."""
 
 
 class Scheduler:
@@ -250,6 +230,10 @@ class Scheduler:
                 self._outlet.put_out(job, destination.held(now))
             for carrier in list(destination.idle):
                 carrier.dismiss()
+        if destination.servers is not None:
+            for carrier in self._carriers:
+                if carrier.destination is destination and carrier.visit is None:
+                    carrier.leave()
         self._attend(destination, now)
 
     # handing out
@@ -258,18 +242,24 @@ class Scheduler:
         """Whatever may go now goes, to idle carriers or to one more; else look again when it may."""
         line, pace, idle = destination.line, destination.pace, destination.idle
         while line and idle and not pace.wait(now):
-            if idle[-1].ready:
+            carrier = destination.next_idle(now)
+            if carrier is None:
+                break
+            if carrier.ready:
                 pace.take(now)
-                idle[-1].give(line.next())
+                carrier.give(line.next(), now)
             else:
-                idle[-1].dismiss()
+                carrier.dismiss()
         if line:
-            if not idle and not pace.wait(now):
+            if (not idle or destination.servers is not None) and not pace.wait(now):
                 self._staff(destination, now)
             self._look_again(destination, now)
 
-    def _look_again(self, destination: Destination, now: float) -> None:
+    def _look_again(self, destination: Destination, now: float, held: float = 0.0) -> None:
+        """`held`: seconds until a carrier that becomes idle may have another job."""
         wait = destination.look_again(now)
+        if held and destination.line:
+            wait = min(wait or held, held)
         if not wait:
             return
         timer = self._timers.get(destination)
@@ -369,6 +359,10 @@ class Scheduler:
             for job in destination.line.keep(lambda number, job: False):
                 self._outlet.paused(job, refusal.pause)
             return
+        if refusal.held:
+            destination.full = now + refusal.held
+            destination.connects.give_back()
+            return
         if sessions:
             destination.window.refused(now, sessions)
             return
@@ -387,7 +381,7 @@ class Scheduler:
     async def _work(self, carrier: Carrier) -> None:
         """Take one job after the other, until there is nothing to do or others are to have the place."""
         destination, reactor = carrier.destination, self._reactor
-        line, flow, window = destination.line, destination.flow, destination.window
+        line, flow, window, visit = destination.line, destination.flow, destination.window, carrier.visit
         take_next = partial(self._take_next, destination)
         done, began = 0, reactor.now()
         now = began
@@ -397,12 +391,14 @@ class Scheduler:
             elif self._stopping or destination.carriers > destination.most or self._fairness.had_enough(
                     destination, done, now - began):
                 return
-            elif line and not destination.pace.wait(now):
+            elif line and not destination.pace.wait(now) and (visit is None or not visit.message_wait(now)):
                 destination.pace.take(now)
+                if visit is not None:
+                    visit.take(now)
                 carrier.job = line.next()
             elif not await self._wait_job(carrier):
                 now = reactor.now()
-                if line and not destination.pace.wait(now):
+                if line and not destination.pace.wait(now) and not carrier.held(now):
                     continue  # it has come in this very turn
                 return
             job, carrier.since = carrier.job, now
@@ -430,11 +426,14 @@ class Scheduler:
         line = destination.line
         if len(line) < destination.carriers or destination.pace.rate or self._fairness.contended or self._stopping:
             return None
+        if destination.servers is not None:
+            return None
         return line.next()
 
     async def _wait_job(self, carrier: Carrier) -> bool:
         """Be idle until a job is given; False when it is time to leave."""
-        self._look_again(carrier.destination, self._reactor.now())
+        now = self._reactor.now()
+        self._look_again(carrier.destination, now, carrier.held(now))
         self._idle[carrier] = None
         try:
             return await carrier.wait_job()

@@ -72,6 +72,11 @@ def on_pause(what: str) -> Result:
     return Result('process', 'error', description=f'on pause: {what}')
 
 
+def held_back() -> Result:
+    """The limits of its servers' addresses leave no room for a connection; no message gets this as its result."""
+    return Result('process', 'error', description='no address of the servers may have another connection now')
+
+
 def suppressed(code: int, status: str, description: str) -> Result:
     """The operator wants nothing to be sent to this recipient."""
     return Result('suppression', 'error', True, code, status, description[:TEXT_LIMIT])

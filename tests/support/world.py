@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Callable
@@ -26,6 +26,7 @@ from mqlite.delivery.forced import read_errors
 from mqlite.delivery.pauses import read_pauses
 from mqlite.delivery.retry import RetryPolicy
 from mqlite.delivery.route import Exchangers, Place, Route, RouteConfig
+from mqlite.delivery.servers import Visit
 from mqlite.loop.clock import VirtualClock
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Waiter, sleep
@@ -61,6 +62,11 @@ class Server:
     connects: list[float] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)  # when each message was
     recipients: list[str] = field(default_factory=list)
+    addresses: tuple[str, ...] = ('192.0.2.2',)
+    open_at: Counter[str] = field(default_factory=Counter)
+    most_at: Counter[str] = field(default_factory=Counter)
+    connects_at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    taken_at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Session:
@@ -69,10 +75,14 @@ class Session:
     mta, sent_data, authentication, companion = 'mx', 0, '', None
     usable, begun = True, False
     extensions = ('DSN',)
-    local, peer, sent, tls = ('192.0.2.1', 1), ('192.0.2.2', 25), 0, None
+    local, sent, tls = ('192.0.2.1', 1), 0, None
 
-    def __init__(self, reactor: Reactor, server: Server) -> None:
+    def __init__(self, reactor: Reactor, server: Server, address: str) -> None:
         self.messages = 0
+        self.peer = address, 25
+        server.open_at[address] += 1
+        server.most_at[address] = max(server.most_at[address], server.open_at[address])
+        server.connects_at[address].append(reactor.now())
         self.stream = self
         self._reactor = reactor
         self._server = server
@@ -88,6 +98,7 @@ class Session:
         if self._server.refusal is not None:
             raise ClientFailure('rcptto', 'error', '', self._server.refusal)
         self._server.taken.append(self._reactor.now())
+        self._server.taken_at[self.peer[0]].append(self._reactor.now())
         self._server.recipients.append(envelope.recipient)
         return Reply(250, '', ('kept',))
 
@@ -98,6 +109,7 @@ class Session:
         if not self._ended:
             self._ended = True
             self._server.open -= 1
+            self._server.open_at[self.peer[0]] -= 1
 
     hang_up = close
 
@@ -117,9 +129,10 @@ class Network:
         await sleep(self._reactor, self.dns_seconds)
         return ((route.host.partition('.')[0],),)
 
-    async def open(self, place: Place, domain: str) -> Session:
-        self.places.append(place)
+    async def open(self, place: Place, domain: str, visit: Visit | None = None) -> Session:
         server = self._servers[place.exchangers[0][0]]
+        address = _choose(server, visit, self._reactor.now())
+        self.places.append(place)
         server.connects.append(self._reactor.now())
         if server.down:
             await sleep(self._reactor, 30.0)
@@ -133,7 +146,19 @@ class Network:
             raise NoSession(verdict.not_connected('busy', False, '421 too many connections'))
         server.open += 1
         server.most_open = max(server.most_open, server.open)
-        return Session(self._reactor, server)
+        return Session(self._reactor, server, address)
+
+
+def _choose(server: Server, visit: Visit | None, now: float) -> str:
+    """The first address that the limits leave room at."""
+    if visit is None:
+        return server.addresses[0]
+    waits = {address: visit.wait(address, now) for address in server.addresses}
+    if all(waits.values()):
+        raise NoSession(verdict.held_back(), held=min(waits.values()))
+    address = next(address for address, wait in waits.items() if not wait)
+    visit.enter(address, now)
+    return address
 
 
 class MemoryStore:
