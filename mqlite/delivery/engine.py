@@ -226,18 +226,18 @@ class Engine:
                 self._put_back(job.delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a result was made')
         else:
-            self._remember(job.document.recipient.lower(), result, now, due)
+            self._remember(job, result, now, due)
             self._settle(job.delivery, messages, result)
 
-    def _remember(self, recipient: str, result: Result, now: float, due: float | None) -> None:
+    def _remember(self, job: Job, result: Result, now: float, due: float | None) -> None:
         """For who asks why it has not left: the last failure of a recipient, and when it is tried again, if it is."""
         recent = self._recent
         if result.result != 'accepted':
-            recent[recipient] = (result, now, due)
+            recent[job.document.recipient.lower()] = (result, now, due)
             if len(recent) > REMEMBERED:
                 del recent[next(iter(recent))]
         elif recent:
-            recent.pop(recipient, None)
+            recent.pop(job.document.recipient.lower(), None)
 
     def _write_log(self, log: MailLog, document: Document, mime: bytes | None, result: Result, now: float) -> None:
         fields = document.fields

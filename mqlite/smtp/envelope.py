@@ -9,7 +9,7 @@ same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mqlite.dns.message import FormatError, normal_name
 from mqlite.smtp.dsn import NOTHING, Request
@@ -21,8 +21,7 @@ _NO_REQUIRETLS = Reply(550, '5.7.30', ('the message demands TLS on its whole way
 _NO_SUCH_HEADER = Reply(550, '5.6.9', ('the server takes no header that is not ASCII: it has no SMTPUTF8',))
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One message to one recipient."""
 
     sender: str  # '' for the null sender
@@ -65,8 +64,10 @@ class Envelope:
 
 def as_sent(address: str) -> str:
     """The address with its domain in A-labels, if that makes it ASCII."""
+    if address.isascii():
+        return address
     local, domain = split_address(address)
-    if address.isascii() or not local.isascii():
+    if not local.isascii():
         return address
     try:
         return f'{local}@{normal_name(domain)}'

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from functools import lru_cache
 
 from mqlite.errors import PermanentError
 
@@ -87,6 +88,7 @@ def parse_parameters(text: str) -> dict[str, str]:
     return parameters
 
 
+@lru_cache(maxsize=4096)
 def check_address(address: str, loose: bool = False) -> None:
     """SyntaxFault unless it is `local-part@domain` or `local-part@[literal]`."""
     if len(address) + 2 > PATH_LIMIT:
