@@ -105,24 +105,24 @@ class Destination:
                 and not self.connects.wait(now) and not self.backoff.left(now) and self.full <= now)
 
     def next_idle(self, now: float) -> Carrier | None:
-        """The freshest of those that may have a job."""
-        if self.servers is None:
-            return self.idle[-1] if self.idle else None
+        """The freshest of those that may have a job, where the addresses of servers have limits."""
         return next((carrier for carrier in reversed(self.idle) if not carrier.held(now)), None)
+
+    def idle_held(self, now: float) -> float:
+        """Seconds until one of those that are idle may have a job; 0 when one may, or none is idle."""
+        if self.servers is None or not self.idle:
+            return 0.0
+        return min(carrier.held(now) for carrier in self.idle)
 
     def look_again(self, now: float) -> float:
         """Seconds after which a message may go that may not go now; 0 when time changes nothing."""
         if not self.line:
             return 0.0
-        wait = paced = self.pace.wait(now)
-        if self.next_idle(now) is None:
-            if not self.connecting and self.carriers < self.most:
-                wait = max(wait, self.connects.wait(now), self.full - now,
-                           0.0 if self.sessions else self.backoff.left(now))
-            if self.idle:
-                held = max(paced, min(carrier.held(now) for carrier in self.idle))
-                wait = min(wait or held, held)
-        return wait
+        wait, held = self.pace.wait(now), 0.0 if self.servers is None else self.idle_held(now)
+        more = 0.0
+        if (not self.idle or held) and not self.connecting and self.carriers < self.most:
+            more = max(self.connects.wait(now), self.full - now, 0.0 if self.sessions else self.backoff.left(now))
+        return max(wait, min(more or held, held) if held else more)
 
     # how many may wait here
 

@@ -106,9 +106,8 @@ def what_holds(destination: Destination, now: float, no_places: bool) -> list[tu
         found.append((f'at most {d.capacity.connects:g} attempts to connect per minute', d.connects.wait(now)))
     if d.full > now:
         found.append(('no address of its servers may have another connection', d.full - now))
-    if d.idle and d.next_idle(now) is None:
-        found.append((f'at most {d.capacity.address_messages:g} messages per minute and address',
-                      min(carrier.held(now) for carrier in d.idle)))
+    if d.idle_held(now):
+        found.append((f'at most {d.capacity.address_messages:g} messages per minute and address', d.idle_held(now)))
     if d.carriers >= d.most:
         found.append((f'at most {d.most} connections', 0.0))
     elif d.window.held_until(now) and d.carriers >= d.window.size:

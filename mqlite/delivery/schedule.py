@@ -242,7 +242,7 @@ class Scheduler:
         """Whatever may go now goes, to idle carriers or to one more; else look again when it may."""
         line, pace, idle = destination.line, destination.pace, destination.idle
         while line and idle and not pace.wait(now):
-            carrier = destination.next_idle(now)
+            carrier = idle[-1] if destination.servers is None else destination.next_idle(now)
             if carrier is None:
                 break
             if carrier.ready:
@@ -433,7 +433,7 @@ class Scheduler:
     async def _wait_job(self, carrier: Carrier) -> bool:
         """Be idle until a job is given; False when it is time to leave."""
         now = self._reactor.now()
-        self._look_again(carrier.destination, now, carrier.held(now))
+        self._look_again(carrier.destination, now, 0.0 if carrier.visit is None else carrier.held(now))
         self._idle[carrier] = None
         try:
             return await carrier.wait_job()
