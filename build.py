@@ -52,6 +52,7 @@ PINS = (
     ('flufl.bounce', '4.0', 'test'),    # a reader of bounces, GNU Mailman's
     ('dkimpy',   '1.1.8',  'test'),     # verifies what we sign, and PyNaCl is what it verifies Ed25519 with
     ('pynacl',   '1.6.2',  'test'),
+    ('aiosmtpd', '1.4.6',  'peers'),    # a server to deliver to
 )
 
 # What a command wants of the machine. Probe: a command, `module:NAME` of this Python, or the path of a file.
@@ -76,11 +77,12 @@ PROGRAMS = (
     ('freeradius',              'freeradius',      'peers', 'logins by RADIUS'),
     ('/usr/share/doc/libnss-wrapper', 'libnss-wrapper', 'peers', 'Exim without its Debian package: its user'),
     ('/usr/share/doc/libsasl2-modules', 'libsasl2-modules', 'peers', 'Postfix that logs in'),
+    ('/usr/share/doc/libevent-2.1-7', 'libevent-2.1-7', 'peers', 'OpenSMTPD without its Debian package: a library'),
     ('mkpasswd',                'whois',           'peers', 'hashes of passwords'),
     ('msmtp',                   'msmtp',           'peers', 'an SMTP client'),
     ('named',                   'bind9',           'peers', 'a name server'),
     ('nginx',                   'nginx-light',     'peers', 'logins by HTTP'),
-    ('npm',                     'npm',             'peers', 'nodemailer, an SMTP client'),
+    ('npm',                     'npm',             'peers', 'nodemailer, an SMTP client, and Haraka, a server'),
     ('opendkim',                'opendkim',        'peers', 'a second opinion on our signatures'),
     ('redis-server',            'redis-server',    'peers', 'what a C plugin asks'),
     ('slapd',                   'slapd',           'peers', 'logins by LDAP'),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Optional
 
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.outcomes import KEPT, Outcome, deliver, make_sender
 from tests.support.peers import SmtpSink
-from tests.support.process import HOST, free_port, wait_until
+from tests.support.process import free_port
 
-Expected = tuple[str, str, Any, str]  # state, result, code, the queue where it ends
-KEPT: Expected = ('message', 'accepted', 250, 'success')
+Row = tuple[tuple[str, ...], tuple[str, str, Optional[int], str]]
 
 #   options of smtp-sink                       what comes of it
-SINKS: list[tuple[tuple[str, ...], Expected]] = [
+SINKS: list[Row] = [
     ((),                                       KEPT),
     (('-e',),                                  KEPT),      # no ESMTP
     (('-p',),                                  KEPT),      # no PIPELINING
@@ -63,36 +62,17 @@ SINKS: list[tuple[tuple[str, ...], Expected]] = [
 
 @pytest.fixture(scope='module')
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    made = Daemon(tmp_path_factory.mktemp('daemon'), rabbitmq_success='success', rabbitmq_failure='failure',
-                  rabbitmq_retry='retry', rabbitmq_results='', hostname='mqlite.example')
-    with contextlib.closing(made.start()):
+    with contextlib.closing(make_sender(tmp_path_factory.mktemp('daemon')).start()) as made:
         yield made
 
 
-def deliver(daemon: Daemon, port: int, **fields: object) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Send one message to the server at this port: the queue where it ended, its document, the last result."""
-    document = {'envelope': 's@a.example', 'recipient': 'r@b.example', 'mime': 'Subject: x\n\nfrom mqlite\n',
-                'smarthost': {'hostname': HOST, 'port': port}, 'retries': [3600], **fields}
-    assert daemon.cli('queue', 'publish', 'outbox', input=json.dumps(document).encode()).returncode == 0
-    found: list[tuple[str, dict[str, Any]]] = []
-
-    def ended() -> bool:
-        for queue in ('success', 'failure', 'retry'):
-            lines = daemon.cli('queue', 'get', queue).stdout.splitlines()
-            found.extend((queue, json.loads(line)) for line in lines)
-        return bool(found)
-    wait_until(ended, f'a result of {fields}', 60)
-    [(queue, ended_as)] = found
-    return queue, ended_as, ended_as['results'][-1]
-
-
-def outcome(daemon: Daemon, port: int, **fields: object) -> Expected:
-    queue, _, last = deliver(daemon, port, **fields)
-    return last['state'], last['result'], last.get('code'), queue
+def outcome(daemon: Daemon, port: int) -> Outcome:
+    """That of one message to the server at this port."""
+    return deliver(daemon, port, {'it': {}})['it'].outcome
 
 
 @pytest.mark.parametrize(('options', 'expected'), SINKS, ids=[' '.join(row[0]) or 'plain' for row in SINKS])
-def test_smtp_sink(tmp_path: Path, daemon: Daemon, options: tuple[str, ...], expected: Expected) -> None:
+def test_smtp_sink(tmp_path: Path, daemon: Daemon, options: tuple[str, ...], expected: Outcome) -> None:
     sink = SmtpSink(tmp_path, *options)
     with contextlib.closing(sink):
         assert outcome(daemon, sink.port) == expected

@@ -38,6 +38,13 @@ def open_folder(name: str) -> Path:
     return folder
 
 
+def unpack(package: str, folder: Path) -> Path:
+    """The root of what a Debian package brings, below the folder; nothing is installed."""
+    for command in (['apt-get', 'download', '-qq', package], ['sh', '-c', f'dpkg -x {package}*.deb root']):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / 'root'
+
+
 # Exim
 
 EXIM_CONFIG = """\
@@ -79,10 +86,7 @@ class UnpackedExim:
 
     def __init__(self) -> None:
         self.folder = open_folder('exim')
-        for command in (['apt-get', 'download', '-qq', 'exim4-daemon-light'],
-                        ['sh', '-c', 'dpkg -x exim4-daemon-light*.deb root']):
-            subprocess.run(command, cwd=self.folder, check=True, capture_output=True)
-        self.program = self.folder / 'root' / 'usr' / 'sbin' / 'exim4'
+        self.program = unpack('exim4-daemon-light', self.folder) / 'usr' / 'sbin' / 'exim4'
         mail = pwd.getpwnam('mail')
         (self.folder / 'passwd').write_text(f'root:x:0:0::/:/bin/sh\nDebian-exim:x:{mail.pw_uid}:{mail.pw_gid}::/:/\n')
         (self.folder / 'group').write_text(f'root:x:0:\nDebian-exim:x:{mail.pw_gid}:\n')
@@ -123,7 +127,7 @@ class Exim(UnpackedExim):
 
 # Postfix
 
-POSTFIX_CONFIG = """\
+POSTFIX_BASE = """\
 compatibility_level = 3.6
 queue_directory = {folder}/queue
 data_directory = {folder}/data
@@ -140,12 +144,14 @@ inet_protocols = ipv4
 default_database_type = hash
 alias_maps =
 alias_database =
+"""
+POSTFIX_CONFIG = """\
 relayhost = [localhost]:{port}
 smtp_host_lookup = native
 smtp_tls_security_level = secure
 smtp_tls_secure_cert_match = nexthop
 smtp_tls_wrappermode = {implicit}
-smtp_tls_CAfile = {folder}/authority.crt
+smtp_tls_CAfile = {folder}/authority
 smtp_tls_loglevel = 1
 smtp_sasl_auth_enable = {auth}
 smtp_sasl_password_maps = static:{login}:{password}
@@ -169,32 +175,31 @@ postlog   unix-dgram n - n  -  1  postlogd
 """
 
 
-class Postfix:
-    """One instance, relaying everything to one server."""
+class PostfixInstance:
+    """One instance, running."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, config: str, services: str = '', **files: Path) -> None:
+        """`config` and `services` are added to what every instance has; {folder} in `config` is its folder, to which
+        the files are copied under their names here."""
         self.folder = open_folder('postfix')
-        shutil.copy(relay.authority, self.folder / 'authority.crt')
         commands = str(Path(find_program('postfix')).parent)
         for name in ('queue', 'data'):
             (self.folder / name).mkdir()
         shutil.chown(self.folder / 'data', 'postfix')
-        (self.folder / 'main.cf').write_text(POSTFIX_CONFIG.format(
-            folder=self.folder, commands=commands, port=relay.port, implicit='yes' if relay.implicit else 'no',
-            auth='yes' if relay.mechanism else 'no', mechanism=relay.mechanism.lower(), login=relay.login,
-            password=relay.password))
-        (self.folder / 'master.cf').write_text(POSTFIX_SERVICES)
+        for name, file in files.items():
+            shutil.copy(file, self.folder / name)
+        (self.folder / 'main.cf').write_text(
+            POSTFIX_BASE.format(folder=self.folder, commands=commands) + config.replace('{folder}', str(self.folder)))
+        (self.folder / 'master.cf').write_text(POSTFIX_SERVICES + services)
         self._run('postfix', '-c', str(self.folder), 'start')
 
-    def send(self, *options: str, recipient: str = RECIPIENT) -> str:
-        """Its log, once it has delivered; `options` are those of its sendmail."""
-        self.submit(*options, recipient=recipient)
-        log = self.folder / 'log'
-        wait_until(lambda: ' status=' in log.read_text(), 'Postfix to deliver')
-        assert ' status=sent ' in log.read_text(), log.read_text()
-        return log.read_text()
+    @property
+    def log(self) -> str:
+        file = self.folder / 'log'
+        return file.read_text() if file.exists() else ''
 
     def submit(self, *options: str, recipient: str = RECIPIENT) -> None:
+        """`options` are those of its sendmail."""
         self._run('sendmail', '-C', str(self.folder), '-f', SENDER, *options, recipient)
 
     def close(self) -> None:
@@ -205,3 +210,20 @@ class Postfix:
         done = subprocess.run([find_program(name), *arguments], input=MESSAGE, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=60)
         assert done.returncode == 0, done.stdout.decode()
+
+
+class Postfix(PostfixInstance):
+    """Relays everything to one server."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__(POSTFIX_CONFIG.format(
+            folder='{folder}', port=relay.port, implicit='yes' if relay.implicit else 'no',
+            auth='yes' if relay.mechanism else 'no', mechanism=relay.mechanism.lower(), login=relay.login,
+            password=relay.password), authority=relay.authority)
+
+    def send(self, *options: str, recipient: str = RECIPIENT) -> str:
+        """Its log, once it has delivered; `options` are those of its sendmail."""
+        self.submit(*options, recipient=recipient)
+        wait_until(lambda: ' status=' in self.log, 'Postfix to deliver')
+        assert ' status=sent ' in self.log, self.log
+        return self.log
