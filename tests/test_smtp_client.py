@@ -186,11 +186,25 @@ def test_no_announcement(make: Make, extensions: list[bytes], wishes: dict[str, 
     assert isinstance(outcome, Reply) and bench.session.ready
 
 
+def test_a_server_that_ignores_what_is_announced(make: Make) -> None:
+    """Haraka answers 503 to each command that is here before its answer to the message."""
+    bench = make(PIPELINING)
+    assert bench.start() is None
+    bench.exchanger.script.update({'MAIL': [b'250 ok', b'503 smuggled'], 'RCPT': [b'250 ok', b'503 smuggled'],
+                                   'DATA': [b'354 go', b'503 smuggled']})
+    assert [isinstance(outcome, Reply) for outcome in bench.send_two('r@b.example', 'other@b.example')] == [True, True]
+    assert bench.exchanger.recipients == ['r@b.example', 'other@b.example'] and bench.session.messages == 2
+    outcome, = bench.send_two('third@b.example', 'fourth@b.example')
+    assert isinstance(outcome, Reply) and bench.session.ready and not bench.session.begun
+    assert bench.exchanger.verbs == ['EHLO', *['MAIL', 'RCPT', 'DATA'] * 2, 'RSET', *['MAIL', 'RCPT', 'DATA'] * 2]
+
+
 #   reply to the first dot, script of the second message; what comes of both, and whether the session can go on
 @pytest.mark.parametrize(('dot', 'script', 'outcomes', 'usable'), [
     (b'550 no', {},                       [('message', 'error', 550), 'taken'],                          True),
     (b'450 no', {'RCPT': b'550 never'},   [('message', 'error', 450), ('rcptto', 'error', 550)],         True),
-    (b'550 no', {'MAIL': b'503 nested'},  [('message', 'error', 550), ('mailfrom', 'error', 503)],       False),
+    (b'550 no', {'MAIL': b'503 nested'},  [('message', 'error', 550), 'taken'],                          True),
+    (b'550 no', {'MAIL': b'550 nested'},  [('message', 'error', 550), ('mailfrom', 'error', 550)],       False),
     (b'250 ok', {'MAIL': b'550 never'},   ['taken', ('mailfrom', 'error', 550)],                         True),
     (b'250 ok', {'MAIL': b'421 bye'},     ['taken', ('mailfrom', 'error', 421)],                         False),
     (b'250 ok', {'MAIL': DROP},           ['taken', ('mailfrom', 'lost', None)],                         False),

@@ -59,6 +59,7 @@ _TRANSACTION = (
 _BLOCK = 262144  # bytes of a message written before we wait for the peer to take them
 _MAIL_MAX = re.compile(r'\bMAILMAX=([1-9][0-9]{0,5})\b')  # RFC 9422 section 4.1
 _NO_LIMIT = 1 << 30
+_BAD_SEQUENCE = 503  # RFC 5321 4.2.3
 _CLOSING = 421  # the server says that it closes the connection (RFC 5321 3.8)
 _NAME_LIMIT = 255  # characters kept of the name in the greeting
 
@@ -102,6 +103,7 @@ class ClientSession:
         self.begun = False  # the commands of the next message have left, with the end of the one before
         self._reader = ReplyReader()
         self._most = _NO_LIMIT  # transactions on this connection
+        self._announces = True  # the server takes commands behind a final dot that it has not answered, for all we know
         self._dirty = False  # a transaction was left half done: RSET comes first
 
     @property
@@ -136,9 +138,7 @@ class ClientSession:
         is asked for the message that goes out in place of it, once nothing else will change it. `following`: asked when
         the message leaves. If `begun` says so afterwards, what it gave must be sent next, by a call with the same.
         """
-        if self.begun:
-            await self._go_on()
-        else:
+        if not self.begun or not await self._go_on():
             obstacle = envelope.obstacle(self.extensions)
             if obstacle is not None:
                 raise ClientFailure('mailfrom', 'error', obstacle.text, obstacle)
@@ -165,17 +165,23 @@ class ClientSession:
             for (state, kind), command in zip(_TRANSACTION, commands):
                 self._expect(await self._ask(state, command), state, kind)
 
-    async def _go_on(self) -> None:
+    async def _go_on(self) -> bool:
         """The commands have left. The message before is over, taken or not (RFC 5321 4.1.1.4); a server that has not
-        forgotten one that it refused is no use for the next one, which is not to blame."""
+        forgotten one that it refused is no use for the next one, which is not to blame. False when they have to leave
+        again: a server that wants no command before it has answered the message has ignored them all (Haraka, which
+        takes them for smuggled)."""
         self.messages, self.sent_data, self.begun = self.messages + 1, 0, False
         refused, self._dirty = self._dirty, True
         try:
             await self._answers()
         except ClientFailure as failure:
-            if refused and failure.state == 'mailfrom':
-                self.usable = False
+            if failure.state == 'mailfrom' and self.usable:
+                if failure.reply is not None and failure.reply.code == _BAD_SEQUENCE:
+                    self.messages, self._announces = self.messages - 1, False
+                    return False
+                self.usable = not refused
             raise
+        return True
 
     def _commands(self, envelope: Envelope, mime: bytes | None) -> tuple[bytes, ...]:
         """Those of _TRANSACTION."""
@@ -307,7 +313,7 @@ class ClientSession:
             raise await self._early_reply()
         self.stream.write(last)
         self.sent_data = len(data)
-        if following is not None and 'PIPELINING' in self.extensions:
+        if following is not None and self._announces and 'PIPELINING' in self.extensions:
             self._write_ahead(following())
         if self.companion is not None:
             self.stream.flush()

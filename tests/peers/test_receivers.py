@@ -1,6 +1,6 @@
 """Delivery to mail servers of others: what each of their answers leads to, in the results and in the queues.
 
-Postfix, Exim, OpenSMTPD, aiosmtpd and Haraka each get a handful of messages at once, of which some are refused.
+Postfix, Exim, OpenSMTPD, aiosmtpd and Haraka each get some dozens of messages at once, of which some are refused.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ MESSAGES: dict[str, dict[str, object]] = {
     'notifications unwanted':  {'dsn': {'notify': 'NEVER'}},
     'TLS required':            {'security': 'required'},
     'a certificate wanted':    {'security': 'verified'},
+    **{f'one of many {number}': {} for number in range(60)},     # more than connections: they follow each other closely
 }
 GREYLISTED: dict[str, dict[str, object]] = {'greylisted': {'recipient': 'grey@b.example', 'retries': [2]}}
 NO_ROOM: dict[str, dict[str, object]] = {'no room': {'envelope': 'slow@a.example'}}
