@@ -260,6 +260,8 @@ class Database:
         self._db.execute(f'PRAGMA page_size = {_PAGE_SIZE}')
         self._db.execute('PRAGMA synchronous = FULL')
         self._db.execute(f'PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}')
+        self._db.execute('PRAGMA secure_delete = OFF')  # Debian has it on: it writes each page that becomes free
+        self._db.execute('PRAGMA temp_store = MEMORY')  # or what a statement may have to undo goes through /var/tmp
 
     def _create_or_check(self) -> None:
         self._db.execute('BEGIN')  # one look at all three: another process may be creating it
