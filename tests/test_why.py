@@ -25,7 +25,7 @@ from mqlite.queues.contract import Delivery
 from mqlite.settings import load
 from mqlite.why_text import write_answer
 from tests.support.daemon import Daemon, run_cli
-from tests.support.database import Notes, make_database
+from tests.support.database import Notes, execute, insert, make_database
 from tests.support.loop import LoopBench
 from tests.support.process import HOST, wait_until
 from tests.support.sink import CapturingSink
@@ -275,7 +275,9 @@ def test_where_the_sockets_are(text: str, base: str) -> None:
 
 def test_a_daemon_is_asked(start_daemon: Callable[..., Daemon], sink: CapturingSink, tmp_path: Path) -> None:
     sink.script['RCPT'] = [b'450 4.2.1 greylisted']
-    make_database(str(tmp_path / 'config.db')).close()
+    path = str(tmp_path / 'config.db')
+    make_database(path).close()
+    execute(path, insert('flood_responses', name='grey', pattern='greylisted', type='substr', pause=900))
     daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, processes=2,
                           database_address=f'sqlite://{tmp_path}/config.db')
 
@@ -290,9 +292,12 @@ def test_a_daemon_is_asked(start_daemon: Callable[..., Daemon], sink: CapturingS
     for text in ('you@b.example', 'B.EXAMPLE', 'id7'):
         answer = why(text)
         assert 'waits for its next attempt' in answer and 'rcptto/error' in answer and '450 4.2.1 greylisted' in answer
+    assert "held: nothing is sent after an answer: flood response 'grey', for 8" in why(HOST)
     assert 'nothing is known' in why('me@c.example')
     assert daemon.cli('pause', 'domain', 'b.example').returncode == 0
     wait_until(lambda: 'on pause: domain b.example' in why('b.example'), 'the daemon to see it')
+    execute(path, insert('errors', target='b.example', code=553, description='cancelled'))
+    wait_until(lambda: 'forced to fail: 553 cancelled (domain b.example)' in why('b.example'), 'the daemon to see it')
     found = json.loads(daemon.cli('why', 'b.example', '--json').stdout)
     assert len(found['workers']) == 2 and found['queue']['count'] == 1 and found['trouble'] == []
     daemon.stop()
