@@ -718,6 +718,13 @@ def test_what_is_ourselves(places: list[tuple[str, int]], address: str, port: in
 # servers that cannot be reached
 
 
+def test_servers_without_an_address_are_no_reason_to_wait(bench: Bench) -> None:
+    for _ in range(2):
+        bench.publish(recipient='r@nohost.example')
+        bench.run()
+        assert bench.last('state', 'result') == ('dns', 'error')
+
+
 def test_a_server_that_is_down_is_not_tried_for_every_message(bench: Bench) -> None:
     """The attempt for the first counts for those that come a moment later, and all are tried again in their time."""
     bench.exchanger.refuse_connections()

@@ -152,6 +152,29 @@ def test_limits_are_shared_by_the_workers(make: Make) -> None:
     assert world.servers['one'].most_open == 2 and 100 <= len(world.servers['one'].taken) <= 125
 
 
+def test_who_differs_in_security_only_shares_a_pace(make: Make) -> None:
+    """To the servers they are one client; and none of them waits for the end of the others."""
+    world = make({'domain': 'one', 'domain_maxmessages': 60, 'domain_maxconnects': 30, 'connection_maxmessages': 3})
+    levels = ('optional', 'opportunistic', 'required')
+    for level in levels:
+        publish(world, 100, security=level)
+    world.run(62)
+    assert 57 <= len(world.servers['one'].taken) <= 62
+    assert len(world.servers['one'].connects) <= 31
+    world.run(250)
+    assert len(world.servers['one'].taken) == 300
+
+
+def test_who_differs_in_security_only_takes_turns(make: Make) -> None:
+    world = make({'domain': 'one', 'domain_maxmessages': 60})
+    for level in ('optional', 'required'):
+        for number in range(100):
+            world.publish(f'{level}{number}@one', security=level)
+    world.run(42)
+    counts = Counter(recipient[:3] for recipient in world.servers['one'].recipients)
+    assert sum(counts.values()) >= 40 and abs(counts['opt'] - counts['req']) <= 2
+
+
 def test_tags_share_a_pace(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxmessages': 60})
     publish(world, 300, tags=['news'])

@@ -39,9 +39,10 @@ class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
     __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow', 'full', 'idle',
-                 'line', 'most', 'names', 'pace', 'place', 'servers', 'tail', 'trouble', 'used', 'window')
+                 'line', 'most', 'names', 'pace', 'place', 'served', 'servers', 'tail', 'trouble', 'used', 'window')
 
-    def __init__(self, place: Place, now: float) -> None:
+    def __init__(self, place: Place, now: float, twin: Destination | None = None) -> None:
+        """`twin`: one that differs in security or login only. To the servers they are one: their pace is one, too."""
         self.place = place
         self.line = Line()
         self.idle: list[Carrier] = []  # with a connection and no job; the last one is the freshest
@@ -52,9 +53,10 @@ class Destination:
         self.flood: Flood | None = None
         self.servers: Servers | None = None  # once their addresses have limits
         self.full = 0.0  # until then those leave no room for another connection
-        self.names: list[str] = []  # of its domains, those that have limits of their own
-        self.pace = Pace()  # of messages
-        self.connects = Pace()
+        self.names: list[str] = twin.names if twin else []  # of its domains, those that have limits of their own
+        self.pace: Pace = twin.pace if twin else Pace()  # of messages
+        self.connects: Pace = twin.connects if twin else Pace()
+        self.served = 0.0  # when its last message went, or was to go
         self.flow = Flow(now)
         self.window = Window()
         self.backoff = Backoff()
@@ -88,6 +90,11 @@ class Destination:
     def held(self, now: float) -> float:
         """Seconds after which to look again at what may not be sent here because of an answer."""
         return min(self.flood.pause_left(now), LONGEST_HELD) if self.flood is not None else 0.0
+
+    def serve(self, now: float) -> None:
+        """A message goes."""
+        self.served = now
+        self.pace.take(now)
 
     def begin(self, now: float) -> None:
         """The first one in an empty line."""

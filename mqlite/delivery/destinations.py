@@ -1,8 +1,13 @@
-"""All destinations of one scheduler: found by place, given their limits, and forgotten when nobody uses them."""
+"""All destinations of one scheduler: found by place, given their limits, and forgotten when nobody uses them.
+
+Destinations that differ only in security or login are twins: they have lines and connections of their own, but their
+servers see one client. So the limits per minute are for both together, and who has waited longest goes first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Callable
 
 from mqlite.delivery.aliases import Aliases
@@ -31,6 +36,7 @@ class Destinations:
         self._on_limit = on_limit
         self._aliases = Aliases(reactor, dialler, self._alias_found)
         self._all: dict[Place, Destination] = {}
+        self._twins: dict[Place, list[Destination]] = {}  # by what they have in common
         self._sweep: Timer | None = None
         self._floods: dict[Destination, Timer] = {}  # when what follows from an answer ends
         self._turn = 0  # which of several local addresses is next
@@ -52,11 +58,18 @@ class Destinations:
     def get(self, place: Place, now: float) -> Destination:
         destination = self._all.get(place)
         if destination is None:
-            destination = self._all[place] = Destination(place, now)
+            twins = self._twins.setdefault(place.bare, [])
+            destination = self._all[place] = Destination(place, now, twins[0] if twins else None)
+            twins.append(destination)
             self._limit(destination, now)
             if self._sweep is None:
                 self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)
         return destination
+
+    def twins(self, destination: Destination) -> list[Destination]:
+        """It and its twins, whose last message went first."""
+        twins = self._twins[destination.place.bare]
+        return sorted(twins, key=attrgetter('served')) if len(twins) > 1 else twins
 
     def of_exchangers(self, exchangers: Exchangers | None) -> dict[Destination, None]:
         """From all local addresses."""
@@ -67,7 +80,8 @@ class Destinations:
         destination.used, destination.domain = now, domain
         if domain in self._controls.limits.domains and domain not in destination.names:
             destination.names.append(domain)
-            self._limit(destination, now)
+            for twin in self.twins(destination):
+                self._limit(twin, now)
 
     def choose_source(self, sources: tuple[str, ...], place: Place, now: float) -> Place:
         """The place from one of several local addresses: the one with the shortest line, and in turn among equals."""
@@ -88,15 +102,15 @@ class Destinations:
         names = [*destination.names, *self._aliases.names(place.exchangers),
                  *(host for group in place.exchangers for host in group)]
         capacity = self._controls.limits.find(place.source, names)
-        if destination.flood is not None:
-            capacity = destination.flood.over(capacity)
+        for twin in self.twins(destination):
+            capacity = twin.flood.over(capacity) if twin.flood is not None else capacity
         destination.limit(capacity.part(self._workers), now)
 
     def _limits_changed(self) -> None:
         domains = self._controls.limits.domains
         self._aliases.follow(domains)
         for destination in self._all.values():
-            destination.names = [name for name in destination.names if name in domains]
+            destination.names[:] = [name for name in destination.names if name in domains]
         self._limit_again(self._all.values())
 
     def _alias_found(self, exchangers: Exchangers) -> None:
@@ -130,7 +144,7 @@ class Destinations:
             self._floods[destination] = self._reactor.call_at(now + seconds, self._follow_flood, destination, flood)
         else:
             destination.flood = None
-        self._limit_again([destination])
+        self._limit_again(self.twins(destination))
 
     def _floods_changed(self) -> None:
         for destination in list(self._floods):
@@ -147,5 +161,9 @@ class Destinations:
         for destination in [one for one in self._all.values() if one.used <= before]:
             if not destination.line and not destination.carriers and destination.flood is None:
                 del self._all[destination.place]
+                twins = self._twins[destination.place.bare]
+                twins.remove(destination)
+                if not twins:
+                    del self._twins[destination.place.bare]
         if self._all:
             self._sweep = self._reactor.call_later(SWEEP_SECONDS, self._forget)

@@ -60,6 +60,11 @@ class Place(NamedTuple):
     login: Login | None = None  # of the route
     security: Security = OPPORTUNISTIC  # of the route
 
+    @property
+    def bare(self) -> Place:
+        """What the servers see of it."""
+        return self._replace(login=None, security=OPPORTUNISTIC)
+
     def __str__(self) -> str:
         names = [host for group in self.exchangers for host in group]
         more = f' and {len(names) - 1} more' if len(names) > 1 else ''

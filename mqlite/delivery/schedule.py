@@ -246,7 +246,7 @@ class Scheduler:
             if carrier is None:
                 break
             if carrier.ready:
-                pace.take(now)
+                destination.serve(now)
                 carrier.give(line.next(), now)
             else:
                 carrier.dismiss()
@@ -270,7 +270,8 @@ class Scheduler:
 
     def _looked_at(self, destination: Destination) -> None:
         del self._timers[destination]
-        self._attend(destination, self._reactor.now())
+        for twin in self._destinations.twins(destination):
+            self._attend(twin, self._reactor.now())
 
     def _staff(self, destination: Destination, now: float) -> None:
         """More carriers, as many as are useful and allowed."""
@@ -369,7 +370,8 @@ class Scheduler:
         if not refusal.forced:
             destination.window.failed()
         if not destination.connecting:
-            if not refusal.forced:
+            unknown = refusal.result.state == 'dns' and refusal.result.permanent  # an answer, not a failure
+            if not (refusal.forced or unknown):
                 destination.backoff.failed(now, random.random())
                 destination.trouble = refusal
             for job in destination.line.keep(lambda number, job: False):
@@ -392,7 +394,7 @@ class Scheduler:
                     destination, done, now - began):
                 return
             elif line and not destination.pace.wait(now) and (visit is None or not visit.message_wait(now)):
-                destination.pace.take(now)
+                destination.serve(now)
                 if visit is not None:
                     visit.take(now)
                 carrier.job = line.next()
