@@ -167,6 +167,12 @@ class Broker:
         return int(self.evaluate(f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
                                  f'[{{messages, N}}] = rabbit_amqqueue:info(Q, [messages]), N.'))
 
+    def depth_but(self, queue: str) -> int:
+        """Messages on all other queues together."""
+        return int(self.evaluate(f'lists:sum([N || Q <- rabbit_amqqueue:list(), amqqueue:get_name(Q) =/= '
+                                 f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>), '
+                                 f'{{messages, N}} <- rabbit_amqqueue:info(Q, [messages])]).'))
+
     def delete_queue(self, queue: str) -> None:
         self.evaluate(f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
                       f'rabbit_amqqueue:delete(Q, false, false, <<"tests">>).')
