@@ -10,6 +10,7 @@ is told to the supervisor, and ends the process.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -96,6 +97,7 @@ class WorkerProcess:
         posts.insert(0, Post(self._reactor, self._reactor.spawn, self._seats[0]))
         workers = await _all([post.spawn(self._open(post, plugins, first + at)) for at, post in enumerate(posts)])
         await _all([post.spawn(worker.begin()) for post, worker in zip(posts, workers)])
+        gc.freeze()  # what is here now stays: the garbage collector need not look through it again and again
         self._parent.tell(READY.decode())
         await self._stop
         for place in self._inherited.sockets:

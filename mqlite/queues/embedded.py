@@ -235,9 +235,11 @@ class EmbeddedStore:
 
     def _linger(self) -> None:
         """Commit soon: no client waits for a settlement, and many of them cost hardly more than one."""
+        if self._scheduled or self._running or self._pause is not None:
+            return  # it goes with the next batch, which comes by itself
         if any(consumer.want() for consumer in self._consumers):
             self._schedule()
-        elif self._lingering is None and not self._scheduled and not self._running and self._pause is None:
+        elif self._lingering is None:
             self._lingering = self._reactor.call_later(LINGER_SECONDS, self._schedule)
 
     def _begin(self) -> None:
