@@ -58,7 +58,7 @@ class Exchanger(asyncio.Protocol):
     def __init__(self, farm: Farm, number: int) -> None:
         self.farm, self.number = farm, number
         self.buffer = b''
-        self.in_data = self.turned_away = False
+        self.in_data = self.owing = False     # owing: the answer to a message, before which nothing else is answered
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -81,7 +81,7 @@ class Exchanger(asyncio.Protocol):
             return
         self.buffer += data
         out = b''
-        while True:
+        while not self.owing:
             end = b'\r\n.\r\n' if self.in_data else b'\r\n'
             head, found, rest = self.buffer.partition(end)
             if not found:
@@ -90,6 +90,7 @@ class Exchanger(asyncio.Protocol):
             if self.in_data:
                 self.in_data = False
                 if self.number in SLOW:
+                    self.owing = True
                     asyncio.get_running_loop().call_later(SLOW_SECONDS, self.answer_late)
                 else:
                     self.farm.took(self.number)
@@ -110,6 +111,8 @@ class Exchanger(asyncio.Protocol):
     def answer_late(self) -> None:
         self.farm.took(self.number)
         self.transport.write(b'250 2.0.0 kept\r\n')
+        self.owing = False
+        self.data_received(b'')
 
 
 class NameServer(asyncio.DatagramProtocol):
