@@ -1047,6 +1047,17 @@ def test_a_server_whose_tls_is_broken_is_spared_it_for_a_while(make: Make, serve
     assert bench.exchanger.verbs.count('STARTTLS') == 2 and len(bench.exchanger.clients) == 5
 
 
+def test_only_the_server_whose_tls_is_broken_is_spared_it(make: Make, server_tls: ssl.SSLContext) -> None:
+    bench = make(tls=server_tls)
+    bench.exchanger.script['STARTTLS'] = b'454 not now'
+    other = Exchanger(bench.reactor, tls=server_tls)  # at the same address
+    for port, secured in ((bench.exchanger.port, False), (other.port, True)):
+        bench.publish(smarthost={'hostname': HOST, 'port': port})
+        bench.run()
+        assert ('cipher' in bench.final()['results'][0]) is secured
+    other.close()
+
+
 @pytest.mark.parametrize('reply', [b'454 not now', b'554 never', b'220 go\r\n250 evil', b'220 go' + DROP, SILENCE])
 def test_broken_tls_is_followed_by_an_attempt_in_clear(make: Make, server_tls: ssl.SSLContext, reply: bytes) -> None:
     bench = make(tls=server_tls)

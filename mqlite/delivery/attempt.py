@@ -176,14 +176,14 @@ class Dialler:
             raise
 
     async def _open_at(self, place: Place, domain: str, host: str, address: str) -> ClientSession:
-        tls = self._protection.context(place.security, address)
+        tls = self._protection.context(place.security, (address, place.port))
         try:
             return await self._say_hello(await self._connect(place, domain, host, address), place, host, tls)
         except NoSession as refusal:
             broken = tls is not None and refusal.result.state in ('starttls', 'handshake')
             if not broken or place.security != OPPORTUNISTIC or place.login is not None:
                 raise
-        self._protection.note_broken(address)
+        self._protection.note_broken((address, place.port))
         return await self._say_hello(await self._connect(place, domain, host, address), place, host, None)
 
     async def _say_hello(self, stream: Stream, place: Place, host: str, tls: TlsContext | None) -> ClientSession:

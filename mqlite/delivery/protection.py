@@ -3,7 +3,7 @@
     level          STARTTLS                 when it fails                          the certificate
     optional       no                       -                                      -
     opportunistic  if the server has it     once more in clear, and no TLS with    anybody's (RFC 7435)
-                                            this address for BROKEN_SECONDS
+                                            this server for BROKEN_SECONDS
     required       yes, or no delivery      tried again later, with TLS            anybody's
     verified       yes, or no delivery      tried again later, with TLS            for the domain, or a host within it
 
@@ -31,17 +31,17 @@ class Protection:
         self._clock = clock
         self._anybody = anybody
         self._verifying = verifying
-        self._broken = Lately[str](BROKEN_SECONDS)  # addresses
+        self._broken = Lately[tuple[str, int]](BROKEN_SECONDS)  # servers
 
-    def context(self, security: Security, address: str) -> TlsContext | None:
-        """For TLS with the server at this address; None for a connection in clear."""
+    def context(self, security: Security, server: tuple[str, int]) -> TlsContext | None:
+        """For TLS with the server at this address and port; None for a connection in clear."""
         if security.level == 'verified':
             return self._verifying
-        spared = security == OPPORTUNISTIC and self._broken.holds(address, self._clock.monotonic())
+        spared = security == OPPORTUNISTIC and self._broken.holds(server, self._clock.monotonic())
         return None if security.level == 'optional' or spared else self._anybody
 
-    def note_broken(self, address: str) -> None:
-        self._broken.note(address, self._clock.monotonic())
+    def note_broken(self, server: tuple[str, int]) -> None:
+        self._broken.note(server, self._clock.monotonic())
 
 
 def is_strict(security: Security) -> bool:
