@@ -24,13 +24,24 @@ from mqlite.errors import PermanentError
 DOMAIN_LIMIT = 255  # octets, RFC 5321 4.5.3.1.2
 PATH_LIMIT = 256  # octets with the angle brackets, RFC 5321 4.5.3.1.3
 
-_MORE = r'\x80-\U0010ffff'  # not ASCII; `_check_international` looks closer
-_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_MORE}-]"
+
+def _or_beyond(ascii_characters: str) -> str:
+    """The class of these and of all that is not ASCII, at which `_check_international` looks closer.
+
+    It is written as what it excludes: `re` takes 4 ms to compile each class that names a range up to U+10FFFF.
+    """
+    return '[^' + ''.join(f'\\x{code:02x}' for code in range(128) if not re.match(ascii_characters, chr(code))) + ']'
+
+
+_ATEXT = _or_beyond(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]")
 _LABEL = r'[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?'
-_U_LABEL = rf'[A-Za-z0-9_{_MORE}](?:[A-Za-z0-9_{_MORE}-]{{0,61}}[A-Za-z0-9_{_MORE}])?'
+_U_LETTER, _U_INNER = _or_beyond(r'[A-Za-z0-9_]'), _or_beyond(r'[A-Za-z0-9_-]')
+_U_LABEL = rf'{_U_LETTER}(?:{_U_INNER}{{0,61}}{_U_LETTER})?'
 _DOT_STRING = rf'{_ATEXT}+(?:\.{_ATEXT}+)*'
-_QUOTED = rf'"(?:[\x20\x21\x23-\x5b\x5d-\x7e{_MORE}]|\\[\x20-\x7e])*"'
+_QTEXT = _or_beyond(r'[\x20\x21\x23-\x5b\x5d-\x7e]')
+_QUOTED = rf'"(?:{_QTEXT}|\\[\x20-\x7e])*"'
 _DOMAIN = rf'{_U_LABEL}(?:\.{_U_LABEL})*'
+_VALUE = _or_beyond(r'[\x21-\x3c\x3e-\x7e]')
 _LITERAL = r'\[[\x21-\x5a\x5e-\x7e]+\]'
 
 _ADDRESS = re.compile(rf'(?:{_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})')
@@ -40,7 +51,7 @@ _SOURCE_ROUTE = re.compile(rf'@{_DOMAIN}(?:,@{_DOMAIN})*:')
 _PLAIN_PATH = re.compile(rf'<({_DOT_STRING}@{_DOMAIN})>')  # what nearly all are
 _PATH = re.compile(r'<((?:[^<>"]|"(?:[^"\\]|\\.)*")*)>(?: (.*))?')
 _LOOSE_PATH = re.compile(r'<([^<>]*)>(?: (.*))?')
-_PARAMETER = re.compile(rf'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e{_MORE}]*))?')
+_PARAMETER = re.compile(rf'([A-Za-z0-9][A-Za-z0-9-]*)(?:=({_VALUE}*))?')
 _JOINERS = str.maketrans('', '', '\u200c\u200d')  # invisible, and needed to write Persian and Hindi (RFC 5892 A.1, A.2)
 _FULL_STOP = '\u3002'  # would be a dot to some, and not to others
 
