@@ -28,9 +28,10 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """run_main('queue', 'list', input=b'') in an empty folder."""
-    return in_process(tmp_path, monkeypatch, capsys)
+    monkeypatch.chdir(tmp_path)                         # for processes of its own, too
+    return in_process(tmp_path)
 
 
 # what is asked for

@@ -107,9 +107,9 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run_local(tmp_path: Path) -> Run:
     """run_local('add', 'you@example.org')"""
-    run = in_process(tmp_path, monkeypatch, capsys)
+    run = in_process(tmp_path)
     return lambda *arguments: run('local', *arguments, f'--database-address=sqlite://{tmp_path}/config.db')
 
 
@@ -141,9 +141,8 @@ def test_wrong_usage(run_local: Run, arguments: list[str], status: int, complain
     assert (ended.status, ended.output) == (status, '') and complaint in ended.errors
 
 
-def test_without_a_database_the_command_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
-    ended = in_process(tmp_path, monkeypatch, capsys)('local', 'list')
+def test_without_a_database_the_command_says_what_to_set(tmp_path: Path) -> None:
+    ended = in_process(tmp_path)('local', 'list')
     assert ended.status == 1 and 'set database-address' in ended.errors
 
 

@@ -22,13 +22,13 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """run('pause', 'domain', 'b.example'): on a database and an embedded queue in the test's folder."""
     (tmp_path / 'mqlite.conf').write_text(f'database-address: sqlite://{tmp_path}/config.db\n'
                                           f'queue-address: sqlite://{tmp_path}/queue.db\n')
     make_database(str(tmp_path / 'config.db')).close()
     monkeypatch.setattr('mqlite.operate_command.OBEYED_SECONDS', 0.0)
-    return in_process(tmp_path, monkeypatch, capsys)
+    return in_process(tmp_path)
 
 
 def test_pausing_listing_resuming(run: Run, tmp_path: Path) -> None:

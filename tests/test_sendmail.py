@@ -20,9 +20,9 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run_main(tmp_path: Path) -> Run:
     """run_main('queue', 'list', input=b'') in an empty folder."""
-    return in_process(tmp_path, monkeypatch, capsys)
+    return in_process(tmp_path)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mqlite.queues.contract import QueueError
 from mqlite.receive import Receiver, ReceiverConfig
 from mqlite.spool.directory import SpoolConfig, SpoolDirectory
 from mqlite.spool.watch import LOOK_SECONDS, PAUSE_SECONDS, SpoolWatch, WatchConfig
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, run_cli
 from tests.support.database import Notes
 from tests.support.loop import LoopBench
 from tests.support.process import wait_until
@@ -286,5 +286,5 @@ def test_as_the_user_that_it_becomes(start_daemon: Callable[..., Daemon]) -> Non
 def test_a_directory_that_cannot_be_used_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, spool_directory=tmp_path / 'no')
     daemon.config.write_text(''.join(f'{key}: {value}\n' for key, value in daemon.settings.items()))
-    done = daemon.cli('--config', str(daemon.config))
+    done = run_cli('--config', str(daemon.config))
     assert done.returncode == 1 and b'there is no such directory; make it' in done.stdout + done.stderr

@@ -241,7 +241,7 @@ def test_what_is_no_question(loop: LoopBench, tmp_path: Path, sent: bytes) -> No
         client.sendall(sent)
         begin, heard = loop.reactor.now(), b''
         while loop.reactor.now() < begin + SECONDS + 1:
-            await loop.settle()
+            await loop.wait(0.5)
             try:
                 heard = client.recv(100)
                 break
@@ -292,7 +292,7 @@ def test_a_daemon_is_asked(start_daemon: Callable[..., Daemon], sink: CapturingS
     for text in ('you@b.example', 'B.EXAMPLE', 'id7'):
         answer = why(text)
         assert 'waits for its next attempt' in answer and 'rcptto/error' in answer and '450 4.2.1 greylisted' in answer
-    assert "held: nothing is sent after an answer: flood response 'grey', for 8" in why(HOST)
+    assert "held: nothing is sent after an answer: flood response 'grey', for " in why(HOST)
     assert 'nothing is known' in why('me@c.example')
     assert daemon.cli('pause', 'domain', 'b.example').returncode == 0
     wait_until(lambda: 'on pause: domain b.example' in why('b.example'), 'the daemon to see it')

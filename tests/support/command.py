@@ -5,15 +5,18 @@ Not in conftest.py: a mistake anywhere in mqlite would then keep every test from
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
-
-import pytest
+from unittest import mock
 
 from mqlite.cli import main
+from tests.support.process import environment_with
 
 
 class Ended(NamedTuple):
@@ -23,15 +26,37 @@ class Ended(NamedTuple):
     errors: str
 
 
-def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-               ) -> Callable[..., Ended]:
-    """run_main('queue', 'list', input=b''): in the folder, and without settings from the environment."""
-    monkeypatch.chdir(folder)
-    for name in [name for name in os.environ if name.startswith(('MQLITE_', 'MAILERQ_'))]:
-        monkeypatch.delenv(name)
+def in_process(folder: Path) -> Callable[..., Ended]:
+    """run('queue', 'list', input=b''): in the folder, and without settings from the environment."""
+    return partial(run_here, folder)
 
-    def run_main(*arguments: str, input: bytes = b'') -> Ended:
-        monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(input)))
+
+def run_here(folder: Path, *arguments: str, input: bytes = b'') -> Ended:
+    """Nothing may use the standard files, the folder or the environment of this process meanwhile."""
+    streams = [io.BytesIO(input), io.BytesIO(), io.BytesIO()]
+    with standard_files(*streams), working_folder(folder), \
+            mock.patch.dict(os.environ, environment_with({}), clear=True):
         status = main(arguments)
-        return Ended(status, *capsys.readouterr())
-    return run_main
+    return Ended(status, *(stream.getvalue().decode() for stream in streams[1:]))
+
+
+@contextlib.contextmanager
+def standard_files(*streams: io.BytesIO) -> Iterator[None]:
+    before = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin, sys.stdout, sys.stderr = texts = [io.TextIOWrapper(stream, 'utf-8') for stream in streams]
+    try:
+        yield
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+        for text in texts:
+            text.detach()
+
+
+@contextlib.contextmanager
+def working_folder(folder: Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

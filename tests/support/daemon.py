@@ -5,11 +5,14 @@ By default from the checkout (`python -m mqlite`); `program` names another way, 
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,10 @@ from tests.support.peers import Certificate
 from tests.support.process import HOST, ROOT, WAIT_SECONDS, Process, answers, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
-ENVIRONMENT = {'PYTHONPATH': str(ROOT)}
+BYTE_CODE = tempfile.mkdtemp(prefix='mqlite-byte-code-')        # compiled once, whatever this Python is told to keep
+Path(BYTE_CODE).chmod(0o755)                                    # a daemon without privileges reads it
+atexit.register(shutil.rmtree, BYTE_CODE)
+ENVIRONMENT = {'PYTHONPATH': str(ROOT), 'PYTHONPYCACHEPREFIX': BYTE_CODE, 'PYTHONDONTWRITEBYTECODE': ''}
 
 
 def greeting(port: int) -> bytes:
@@ -89,8 +95,13 @@ class Daemon:
             self.process.close()
 
     def cli(self, *arguments: str, input: bytes = b'') -> subprocess.CompletedProcess[bytes]:
-        """`mqlite ARGUMENTS --config` of this daemon."""
-        return run_cli(*arguments, '--config', str(self.config), input=input, program=self.program, cwd=self.folder)
+        """`mqlite ARGUMENTS --config` of this daemon; that of the checkout runs in this process."""
+        words = [*arguments, '--config', str(self.config)]
+        if self.program != CHECKOUT:
+            return run_cli(*words, input=input, program=self.program, cwd=self.folder)
+        from tests.support.command import run_here  # here, not above: see there
+        ended = run_here(self.folder, *words, input=input)
+        return subprocess.CompletedProcess(words, ended.status, ended.output.encode(), ended.errors.encode())
 
     def take(self, queue: str, count: int) -> list[dict[str, Any]]:
         """Take the documents off a queue until there were so many. AssertionError when they do not come, or more do."""
