@@ -140,7 +140,7 @@ _RABBITMQ: _Rows = (
 _SMTP_IN: _Rows = (
     ("smtp-ip",               ADDRESSES,  HONOURED, "",        "addresses to listen on; empty: all"),
     ("smtp-port",             PORTS,      HONOURED, "25",      "ports, such as 25,1024-1026; empty: no SMTP server"),
-    ("smtp-range",            NETWORKS,   HONOURED, "127.0.0.0/8,::1/128", "networks that may connect"),
+    ("smtp-range",            NETWORKS,   HONOURED, "127.0.0.0/8,::1/128", "networks that may relay"),
     ("smtp-maxsize",          SIZE,       HONOURED, "100MB",   "largest message accepted"),
     ("smtp-timeout",          DURATION,   HONOURED, "300",     "a client that is silent for so long is dropped"),
     ("smtp-connections",      COUNT,      HONOURED, "500",     "connections open at once, in and out together"),

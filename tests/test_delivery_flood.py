@@ -229,6 +229,23 @@ def test_it_is_about_one_local_address(world: World) -> None:
     assert len(world.servers['one'].taken) == 20
 
 
+def test_it_is_about_all_that_differ_in_security_only(world: World) -> None:
+    """To the server they are one client; one that comes later is too."""
+    order(world, pause=60, duration=120, domain_maxmessages=30)
+    world.publish('before@one', security='optional')
+    world.run(1)
+    refuse_once(world)
+    publish(world, 10, 'one', security='optional')
+    publish(world, 10, 'one', security='required')
+    world.run(50)
+    assert world.servers['one'].recipients == ['before@one'] and world.store.held == 0
+    assert "flood response 'too many'" in told(world, 'one')
+    world.run(20)
+    assert 2 <= len(world.servers['one'].recipients) <= 8
+    world.run(200)
+    assert len(world.servers['one'].recipients) == 21 and 'flood' not in told(world, 'one') and world.errors == []
+
+
 def test_a_row_that_is_deleted_ends_what_it_ordered(world: World) -> None:
     order(world, pause=5000)
     refuse_once(world)

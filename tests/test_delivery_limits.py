@@ -135,13 +135,15 @@ def test_a_change_holds_at_once(make: Make) -> None:
     assert len(world.servers['one'].taken) == 3000 and world.errors == []
 
 
-def test_fewer_connections_than_there_are(make: Make) -> None:
-    world = make({'domain': 'one', 'domain_maxconnections': 20}, seconds=1.0)
+@pytest.mark.parametrize('pipelining', [False, True])
+def test_fewer_connections_than_there_are(make: Make, pipelining: bool) -> None:
+    """Also when each connection has announced one more message: after that one."""
+    world = make({'domain': 'one', 'domain_maxconnections': 20}, seconds=1.0, pipelining=pipelining)
     publish(world, 400)
     world.run(10)
     assert world.servers['one'].open == 20
     world.limit({'domain': 'one', 'domain_maxconnections': 3})
-    world.run(1.5)
+    world.run(2.5 if pipelining else 1.5)
     assert world.servers['one'].open == 3
 
 

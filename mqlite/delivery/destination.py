@@ -42,7 +42,8 @@ class Destination:
                  'line', 'most', 'names', 'pace', 'place', 'served', 'servers', 'tail', 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float, twin: Destination | None = None) -> None:
-        """`twin`: one that differs in security or login only. To the servers they are one: their pace is one, too."""
+        """`twin`: one that differs in security or login only. To the servers they are one: their pace is one, too,
+        and what follows from an answer."""
         self.place = place
         self.line = Line()
         self.idle: list[Carrier] = []  # with a connection and no job; the last one is the freshest
@@ -50,7 +51,7 @@ class Destination:
         self.connecting = 0  # carriers that have no connection yet
         self.capacity = DEFAULT
         self.most = DEFAULT.connections  # connections that the capacity allows; 0 during a pause after an answer
-        self.flood: Flood | None = None
+        self.flood: Flood | None = twin.flood if twin else None
         self.servers: Servers | None = None  # once their addresses have limits
         self.full = 0.0  # until then those leave no room for another connection
         self.names: list[str] = twin.names if twin else []  # of its domains, those that have limits of their own

@@ -1,7 +1,8 @@
 """All destinations of one scheduler: found by place, given their limits, and forgotten when nobody uses them.
 
 Destinations that differ only in security or login are twins: they have lines and connections of their own, but their
-servers see one client. So the limits per minute are for both together, and who has waited longest goes first.
+servers see one client. So the limits per minute are for both together, who has waited longest goes first, and what a
+server has answered to one holds for both.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Destinations:
         self._all: dict[Place, Destination] = {}
         self._twins: dict[Place, list[Destination]] = {}  # by what they have in common
         self._sweep: Timer | None = None
-        self._floods: dict[Destination, Timer] = {}  # when what follows from an answer ends
+        self._floods: dict[Place, Timer] = {}  # when what follows from an answer ends, by what twins have in common
         self._turn = 0  # which of several local addresses is next
         controls.on_limits = self._limits_changed
         controls.on_floods = self._floods_changed
@@ -102,8 +103,8 @@ class Destinations:
         names = [*destination.names, *self._aliases.names(place.exchangers),
                  *(host for group in place.exchangers for host in group)]
         capacity = self._controls.limits.find(place.source, names)
-        for twin in self.twins(destination):
-            capacity = twin.flood.over(capacity) if twin.flood is not None else capacity
+        if destination.flood is not None:
+            capacity = destination.flood.over(capacity)
         destination.limit(capacity.part(self._workers), now)
 
     def _limits_changed(self) -> None:
@@ -129,28 +130,29 @@ class Destinations:
         """What its server has answered may change its limits."""
         rule = self._controls.floods.of(result)
         if rule is not None:
-            destination.flood = destination.flood or Flood()
-            destination.flood.begin(rule, self._reactor.now())
-            self._follow_flood(destination, destination.flood)
+            flood = destination.flood or Flood()
+            flood.begin(rule, self._reactor.now())
+            self._follow_flood(destination.place.bare, flood)
 
-    def _follow_flood(self, destination: Destination, flood: Flood) -> None:
+    def _follow_flood(self, bare: Place, flood: Flood) -> None:
         """The limits of this moment, until they change again."""
-        timer = self._floods.pop(destination, None)
+        timer = self._floods.pop(bare, None)
         if timer is not None:
             timer.cancel()
         now = self._reactor.now()
         seconds = flood.change_in(now)
         if seconds:
-            self._floods[destination] = self._reactor.call_at(now + seconds, self._follow_flood, destination, flood)
-        else:
-            destination.flood = None
-        self._limit_again(self.twins(destination))
+            self._floods[bare] = self._reactor.call_at(now + seconds, self._follow_flood, bare, flood)
+        for twin in self._twins[bare]:
+            twin.flood = flood if seconds else None
+        self._limit_again(self._twins[bare])
 
     def _floods_changed(self) -> None:
-        for destination in list(self._floods):
-            if destination.flood is not None:
-                destination.flood.keep(self._controls.floods)
-                self._follow_flood(destination, destination.flood)
+        for bare in list(self._floods):
+            flood = self._twins[bare][0].flood
+            if flood is not None:
+                flood.keep(self._controls.floods)
+                self._follow_flood(bare, flood)
 
     # forgetting
 

@@ -428,7 +428,7 @@ class Scheduler:
         line = destination.line
         if len(line) < destination.carriers or destination.pace.rate or self._fairness.contended or self._stopping:
             return None
-        if destination.servers is not None:
+        if destination.servers is not None or destination.carriers > destination.most:
             return None
         return line.next()
 

@@ -32,6 +32,7 @@ from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Waiter, sleep
 from mqlite.message.result import Connected
 from mqlite.queues.contract import Delivery, Message
+from mqlite.smtp.client import Following
 from mqlite.smtp.envelope import Envelope
 from mqlite.smtp.reply import ClientFailure, Reply
 from mqlite.smtp.shares import Shares
@@ -51,6 +52,7 @@ class Server:
     """How it behaves, and what it has seen. `most`: connections that it takes; one more is turned away."""
 
     seconds: float = 0.05  # for a message
+    pipelining: bool = False  # the next message is announced with the end of the one before
     connect_seconds: float = 0.01
     down: bool = False
     refusal: Reply | None = None  # to every message
@@ -74,7 +76,7 @@ class Session:
 
     mta, sent_data, authentication, companion = 'mx', 0, '', None
     usable, begun = True, False
-    extensions = ('DSN',)
+    extensions = ('DSN', '8BITMIME')
     local, sent, tls = ('192.0.2.1', 1), 0, None
 
     def __init__(self, reactor: Reactor, server: Server, address: str) -> None:
@@ -90,10 +92,12 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        return not self._ended
+        return not self._ended and not self.begun
 
-    async def send(self, envelope: Envelope, mime: bytes, sign: object = None, following: object = None) -> Reply:
-        self.messages += 1
+    async def send(self, envelope: Envelope, mime: bytes, sign: object = None,
+                   following: Following | None = None) -> Reply:
+        self.messages, self.begun = self.messages + 1, False
+        self.begun = self._server.pipelining and following is not None and following() is not None
         await sleep(self._reactor, self._server.seconds)
         if self._server.refusal is not None:
             raise ClientFailure('rcptto', 'error', '', self._server.refusal)
