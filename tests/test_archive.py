@@ -33,7 +33,7 @@ from tests.support.process import (
 )
 from tests.support.sink import CapturingSink
 
-NEEDLESS = shutil.ignore_patterns('test', 'tests', 'site-packages', 'idlelib', 'lib2to3', 'config-*', '__pycache__')
+NEEDLESS = shutil.ignore_patterns('test', 'tests', 'site-packages', 'idlelib', 'lib2to3', 'config-*')
 WHERE = 'import sys; print(sys.base_prefix, "%d.%d" % sys.version_info[:2], sys.platlibdir)'
 
 
