@@ -15,6 +15,7 @@ from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import UNPROVEN
 from mqlite.delivery.destinations import KEPT_SECONDS
 from mqlite.delivery.fairness import FAIR_SECONDS, FAIR_SHARE
+from mqlite.delivery.forced import ForcedError
 from mqlite.delivery.job import Job
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers, Place, Route
@@ -478,6 +479,15 @@ def test_no_local_address_can_be_used(bench: Bench, sources: tuple[str, ...], st
 
 
 # failures
+
+
+def test_a_server_that_is_to_fail_fails_once_for_all_that_wait(bench: Bench) -> None:
+    bench.open_seconds = 1.0
+    bench.refuse = lambda _: NoSession(verdict.forced(ForcedError()), forced=True)
+    bench.add(*many(20))
+    bench.run(10)
+    assert bench.states == {'process': 20} and bench.opening <= UNPROVEN
+    bench.check()
 
 
 def test_no_session_fails_all_that_wait(bench: Bench) -> None:

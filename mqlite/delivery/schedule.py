@@ -369,7 +369,7 @@ class Scheduler:
             return
         if not refusal.forced:
             destination.window.failed()
-        if not destination.connecting:
+        if refusal.forced or not destination.connecting:  # forced: the others would be told the same, without end
             unknown = refusal.result.state == 'dns' and refusal.result.permanent  # an answer, not a failure
             if not (refusal.forced or unknown):
                 destination.backoff.failed(now, random.random())
