@@ -230,6 +230,15 @@ def test_messages_behind_each_other(bench: Bench, script: dict[str, list[bytes]]
     assert len(bench.take('success')) == len(taken) and len(bench.take('failure') + bench.take('retry')) == failed
 
 
+@pytest.mark.parametrize('answer', [SILENCE, DROP])
+def test_a_server_that_takes_nothing_behind_a_final_dot_is_remembered(bench: Bench, answer: bytes) -> None:
+    crowd(bench, 200)
+    bench.exchanger.script['MAIL'] = [b'250 ok'] * 120 + [answer]
+    bench.run(400.0)  # a server that is silent has 300 s
+    assert len(bench.take('success')) == 200
+    assert [destination.announces for destination in bench.engine._scheduler._destinations] == [False]
+
+
 def test_stopped_behind_each_other(bench: Bench) -> None:
     recipients = crowd(bench, 60)
     bench.exchanger.script['.'] = [b'250 ok'] * 20 + [SILENCE] * 40

@@ -54,7 +54,7 @@ class FakeSession:
     def __init__(self, bench: Bench, place: Place) -> None:
         self.mta, self.messages, self.sent_data, self.extensions = 'mx', 0, 0, ['DSN']
         self.companion, self.authentication = None, ''
-        self.usable, self.ready, self.begun = True, True, False
+        self.usable, self.ready, self.begun, self.announces = True, True, False, True
         self.stream = FakeStream(self)
         self.place, self.ended = place, False
         self._bench = bench

@@ -122,9 +122,10 @@ class Carrier:
         companion = session.companion
         if companion is not None:
             companion.begin(job.document.fields, job.envelope.sender, job.envelope.recipient, job.delivery.body)
+        announces = companion is None and self.destination.announces
         try:
             reply = await session.send(job.envelope, job.mime, self._finish(session, job),
-                                       partial(self._ahead, take_next) if companion is None else None)
+                                       partial(self._ahead, take_next) if announces else None)
         except ClientFailure as failure:
             if reused and failure.state == 'mailfrom' and not session.usable:
                 return None
@@ -132,6 +133,7 @@ class Carrier:
         except NoMime as error:
             return verdict.no_data(str(error))
         finally:
+            self.destination.announces = self.destination.announces and session.announces
             if companion is not None:
                 companion.finish()
         return verdict.delivered(reply, 'DSN' in session.extensions, connected(session))

@@ -38,8 +38,9 @@ LONGEST_HELD = 600.0  # seconds
 class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
-    __slots__ = ('backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow', 'full', 'idle',
-                 'line', 'most', 'names', 'pace', 'place', 'served', 'servers', 'tail', 'trouble', 'used', 'window')
+    __slots__ = ('announces', 'backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow',
+                 'full', 'idle', 'line', 'most', 'names', 'pace', 'place', 'served', 'servers', 'tail', 'trouble',
+                 'used', 'window')
 
     def __init__(self, place: Place, now: float, twin: Destination | None = None) -> None:
         """`twin`: one that differs in security or login only. To the servers they are one: their pace is one, too,
@@ -60,6 +61,7 @@ class Destination:
         self.served = 0.0  # when its last message went, or was to go
         self.flow = Flow(now)
         self.window = Window()
+        self.announces = True  # no server of it has shown that it cannot take the next commands behind a final dot
         self.backoff = Backoff()
         self.trouble: NoSession | None = None  # why it could not be reached the last time
         self.tail = 0.0  # when the last of those comes back that there was no room for

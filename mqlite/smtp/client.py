@@ -100,10 +100,10 @@ class ClientSession:
         self.sent_data = 0  # bytes of the message of the last transaction, as they went out
         self.usable = True  # we know where in the conversation the server is, and it has not said that it leaves
         self.companion: Companion | None = None
+        self.announces = True  # the server takes commands behind a final dot that it has not answered, for all we know
         self.begun = False  # the commands of the next message have left, with the end of the one before
         self._reader = ReplyReader()
         self._most = _NO_LIMIT  # transactions on this connection
-        self._announces = True  # the server takes commands behind a final dot that it has not answered, for all we know
         self._dirty = False  # a transaction was left half done: RSET comes first
 
     @property
@@ -175,9 +175,11 @@ class ClientSession:
         try:
             await self._answers()
         except ClientFailure as failure:
+            if failure.state == 'mailfrom' and failure.reply is None:
+                self.announces = False  # it says nothing to that, or hangs up
             if failure.state == 'mailfrom' and self.usable:
                 if failure.reply is not None and failure.reply.code == _BAD_SEQUENCE:
-                    self.messages, self._announces = self.messages - 1, False
+                    self.messages, self.announces = self.messages - 1, False
                     return False
                 self.usable = not refused
             raise
@@ -313,7 +315,7 @@ class ClientSession:
             raise await self._early_reply()
         self.stream.write(last)
         self.sent_data = len(data)
-        if following is not None and self._announces and 'PIPELINING' in self.extensions:
+        if following is not None and self.announces and 'PIPELINING' in self.extensions:
             self._write_ahead(following())
         if self.companion is not None:
             self.stream.flush()

@@ -75,7 +75,7 @@ class Session:
     """What the engine uses of a ClientSession."""
 
     mta, sent_data, authentication, companion = 'mx', 0, '', None
-    usable, begun = True, False
+    usable, begun, announces = True, False, True
     extensions = ('DSN', '8BITMIME')
     local, sent, tls = ('192.0.2.1', 1), 0, None
 
