@@ -15,6 +15,7 @@ import build
 from tests.support.accounts import Accounts
 from tests.support.broker import Broker
 from tests.support.daemon import Daemon
+from tests.support.database import close_databases
 from tests.support.peers import Certificate, SmtpSink, make_certificate
 from tests.support.process import ROOT
 from tests.support.sink import CapturingSink
@@ -25,6 +26,13 @@ def closing() -> Iterator[contextlib.ExitStack]:
     """What is registered here is closed at the end of the test, last first, whatever fails."""
     with contextlib.ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture(autouse=True)
+def databases() -> Iterator[None]:
+    """Those that a test has opened are closed when it ends."""
+    yield
+    close_databases()
 
 
 @pytest.fixture

@@ -9,12 +9,20 @@ from mqlite.database.file import DatabaseFile
 from mqlite.database.tables import TABLES, Row, Value, places_of
 from mqlite.log import Log
 
+_opened: list[DatabaseFile] = []
+
 
 def make_database(path: str, **how: bool) -> DatabaseFile:
-    """Opened, and made when it is not there."""
+    """Opened, and made when it is not there; open until the end of the test, unless somebody closes it before."""
     file = DatabaseFile(path)
+    _opened.append(file)
     file.open(**how)
     return file
+
+
+def close_databases() -> None:
+    while _opened:
+        _opened.pop().close()
 
 
 def execute(path: str, *statements: str) -> None:
