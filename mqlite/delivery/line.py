@@ -63,6 +63,10 @@ class Line:
         self.size -= job.size
         return job
 
+    def take_all(self) -> list[Job]:
+        """Take off all of them, in the order of the line."""
+        return self.keep(lambda number, job: False)
+
     def keep(self, wanted: Callable[[int, Job], bool]) -> list[Job]:
         """Take off all but the wanted ones, asked as (place in the line, job); those, in the order of the line."""
         removed: list[Job] = []

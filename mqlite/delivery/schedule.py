@@ -110,7 +110,7 @@ class Scheduler:
         for job in self._resolving.stop():
             self._outlet.returned(job)
         for destination in self._destinations:
-            for job in destination.line.keep(lambda number, job: False):
+            for job in destination.line.take_all():
                 self._outlet.returned(job)
         for timer in (*self._timers.values(), self._easing):
             if timer is not None:
@@ -226,7 +226,7 @@ class Scheduler:
         if timer is not None:
             timer.cancel()
         if not destination.most:  # for a while: what waits comes back then
-            for job in destination.line.keep(lambda number, job: False):
+            for job in destination.line.take_all():
                 self._outlet.put_out(job, destination.held(now))
             for carrier in list(destination.idle):
                 carrier.dismiss()
@@ -357,7 +357,7 @@ class Scheduler:
         """A connection did not come about. The carrier that tried still counts as one."""
         now, sessions = self._reactor.now(), destination.sessions - 1
         if refusal.pause is not None and not sessions:
-            for job in destination.line.keep(lambda number, job: False):
+            for job in destination.line.take_all():
                 self._outlet.paused(job, refusal.pause)
             return
         if refusal.held:
@@ -374,7 +374,7 @@ class Scheduler:
             if not (refusal.forced or unknown):
                 destination.backoff.failed(now, random.random())
                 destination.trouble = refusal
-            for job in destination.line.keep(lambda number, job: False):
+            for job in destination.line.take_all():
                 if refusal.local and job.pass_on(destination.place.source, refusal.result):
                     self._found(job, destination.place.exchangers)
                 else:
