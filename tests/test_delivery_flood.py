@@ -19,7 +19,7 @@ from mqlite.message.result import Connected, Result
 from mqlite.smtp.reply import Reply
 from mqlite.why_text import write_answer
 from tests.support.database import Notes, execute, insert, make_database, row
-from tests.support.world import Server, World
+from tests.support.world import Server, World, start_world
 
 LINK = Connected('mx', '192.0.2.1', '192.0.2.2', 1, 0, 0)
 BUSY = Result('rcptto', 'error', False, 450, '4.7.0', 'Flood detected from 192.0.2.1', connected=LINK)
@@ -116,19 +116,11 @@ TOO_MANY = Reply(450, '4.7.0', ('too many messages',))
 
 @pytest.fixture
 def world(closing: ExitStack) -> World:
-    made = World({'one': Server(seconds=0.1), 'two': Server()})
-    closing.callback(made.close)
-    made.engine.start()
-    return made
+    return start_world(closing, one=Server(seconds=0.1), two=Server())
 
 
 def order(world: World, **values: Any) -> None:
     world.flood({'pattern': 'too many', 'type': 'substr', **values})
-
-
-def publish(world: World, count: int, domain: str, **fields: Any) -> None:
-    for number in range(count):
-        world.publish(f'{number}@{domain}', **fields)
 
 
 def refuse_once(world: World, **fields: Any) -> None:
@@ -146,8 +138,8 @@ def told(world: World, text: str) -> str:
 def test_a_pause_and_then_a_lower_rate(world: World) -> None:
     order(world, name='slow down', pause=60, duration=120, domain_maxmessages=30)
     refuse_once(world)
-    publish(world, 600, 'one')
-    publish(world, 50, 'two')
+    world.publish_many(600, 'one')
+    world.publish_many(50, 'two')
     world.run(59)
     one = world.servers['one']
     assert one.taken == [] and one.open == 0 and len(world.servers['two'].taken) == 50
@@ -165,7 +157,7 @@ def test_a_pause_and_then_a_lower_rate(world: World) -> None:
 def test_what_waits_goes_back_and_what_is_being_sent_is_finished(world: World) -> None:
     world.servers['one'].seconds = 1.0
     order(world, pause=30)
-    publish(world, 300, 'one')
+    world.publish_many(300, 'one')
     world.run(1.5)
     world.servers['one'].refusal = TOO_MANY
     world.run(2)
@@ -182,7 +174,7 @@ def test_limits_alone_hold_at_once(world: World) -> None:
     order(world, duration=60, domain_maxconnections=1)
     refuse_once(world)
     world.servers['one'].seconds = 1.0
-    publish(world, 100, 'one')
+    world.publish_many(100, 'one')
     world.run(40)
     assert world.servers['one'].most_open == 1 and 35 <= len(world.servers['one'].taken) <= 40
     world.run(60)
@@ -193,7 +185,7 @@ def test_the_limits_that_were_hold_again(world: World) -> None:
     world.limit({'domain': 'one', 'domain_maxmessages': 600})
     order(world, duration=30, domain_maxmessages=60)
     refuse_once(world)
-    publish(world, 400, 'one')
+    world.publish_many(400, 'one')
     world.run(29)
     assert len(world.servers['one'].taken) == pytest.approx(29, abs=2)
     world.run(10)
@@ -207,7 +199,7 @@ def test_an_answer_in_place_of_a_greeting(world: World) -> None:
     world.publish('1@one')
     world.run(1)
     world.servers['one'].greeting = None
-    publish(world, 20, 'one')
+    world.publish_many(20, 'one')
     connects = len(world.servers['one'].connects)
     world.run(90)
     assert len(world.servers['one'].connects) == connects
@@ -220,8 +212,8 @@ def test_it_is_about_one_local_address(world: World) -> None:
     world.controls.pools = {'a': ('192.0.2.1',), 'both': ('192.0.2.1', '192.0.2.2')}
     order(world, pause=100)
     refuse_once(world, pool='a')
-    publish(world, 10, 'one', pool='a')
-    publish(world, 10, 'one', pool='both')
+    world.publish_many(10, 'one', pool='a')
+    world.publish_many(10, 'one', pool='both')
     world.run(30)
     assert len(world.servers['one'].taken) == 10
     assert {place.source for place in world.network.places[1:]} == {'192.0.2.2'}
@@ -235,8 +227,8 @@ def test_it_is_about_all_that_differ_in_security_only(world: World) -> None:
     world.publish('before@one', security='optional')
     world.run(1)
     refuse_once(world)
-    publish(world, 10, 'one', security='optional')
-    publish(world, 10, 'one', security='required')
+    world.publish_many(10, 'one', security='optional')
+    world.publish_many(10, 'one', security='required')
     world.run(50)
     assert world.servers['one'].recipients == ['before@one'] and world.store.held == 0
     assert "flood response 'too many'" in told(world, 'one')
@@ -250,7 +242,7 @@ def test_a_row_that_is_deleted_ends_what_it_ordered(world: World) -> None:
     order(world, pause=5000)
     refuse_once(world)
     world.run(KEPT_SECONDS)
-    publish(world, 10, 'one')
+    world.publish_many(10, 'one')
     world.run(5)
     assert world.servers['one'].taken == [], 'it is not forgotten while it holds'
     world.flood({'pattern': 'another', 'type': 'substr', 'pause': 5})
@@ -268,6 +260,6 @@ def test_answers_of_every_worker_for_itself(closing: ExitStack) -> None:
     world.engine.start()
     order(world, duration=100, domain_maxmessages=240)
     refuse_once(world)
-    publish(world, 300, 'one')
+    world.publish_many(300, 'one')
     world.run(60)
     assert len(world.servers['one'].taken) == pytest.approx(60, abs=3)

@@ -16,7 +16,7 @@ from mqlite.delivery.forced import ForcedError, read_errors
 from mqlite.loop.reactor import Reactor
 from mqlite.message.document import Document
 from tests.support.database import Notes, execute, insert, make_database, row
-from tests.support.world import Server, World
+from tests.support.world import Server, World, start_world
 
 NOW = 1_700_000_000.0
 
@@ -81,15 +81,7 @@ def test_the_database_is_followed(tmp_path: Path, closing: ExitStack) -> None:
 
 @pytest.fixture
 def world(closing: ExitStack) -> World:
-    made = World({'one': Server(seconds=1.0), 'two': Server(seconds=1.0)})
-    closing.callback(made.close)
-    made.engine.start()
-    return made
-
-
-def publish(world: World, count: int, domain: str, **fields: Any) -> None:
-    for number in range(count):
-        world.publish(f'{number}@{domain}', **fields)
+    return start_world(closing, one=Server(seconds=1.0), two=Server(seconds=1.0))
 
 
 def explain(world: World, text: str) -> dict[str, Any]:
@@ -98,8 +90,8 @@ def explain(world: World, text: str) -> dict[str, Any]:
 
 def test_nothing_is_tried(world: World) -> None:
     world.force({'target': 'one', 'code': 553, 'extended': '5.1.1', 'description': 'invalid mailbox'})
-    publish(world, 5, 'one')
-    publish(world, 5, 'two')
+    world.publish_many(5, 'one')
+    world.publish_many(5, 'two')
     world.run(10)
     assert world.servers['one'].connects == [] and len(world.servers['two'].taken) == 5
     assert world.store.counts == {'results': 10, 'success': 5, 'failure': 5}
@@ -111,7 +103,7 @@ def test_nothing_is_tried(world: World) -> None:
 
 def test_what_is_deferred_is_tried_again(world: World) -> None:
     world.force({'target': 'one', 'code': 421})
-    publish(world, 3, 'one')
+    world.publish_many(3, 'one')
     world.run(10)
     assert world.store.counts == {'retry': 3} and len(world.store) == 3
     world.force()
@@ -121,8 +113,8 @@ def test_what_is_deferred_is_tried_again(world: World) -> None:
 
 def test_it_holds_for_what_waits(world: World) -> None:
     """What is being sent is finished."""
-    publish(world, 100, 'one', tags=['news'])
-    publish(world, 10, 'one', tags=['bills'])
+    world.publish_many(100, 'one', tags=['news'])
+    world.publish_many(10, 'one', tags=['bills'])
     world.run(1.5)
     before = len(world.servers['one'].taken)
     world.force({'tag': 'news'})
@@ -135,7 +127,7 @@ def test_it_holds_for_what_waits(world: World) -> None:
 
 def test_what_is_on_pause_fails_all_the_same(world: World) -> None:
     world.pause({})
-    publish(world, 10, 'one')
+    world.publish_many(10, 'one')
     world.run(1)
     assert len(world.store) == 10
     world.force({'target': 'one'})
@@ -147,18 +139,18 @@ def test_a_local_address(world: World) -> None:
     """The others are used, also for what waits already; where there is no other, the message fails; or waits, if one is
     only on pause."""
     world.controls.pools = {'pair': ('192.0.2.1', '192.0.2.2'), 'single': ('192.0.2.1',)}
-    publish(world, 40, 'one', pool='pair')
+    world.publish_many(40, 'one', pool='pair')
     world.run(0.5)
     world.force({'localip': '192.0.2.1', 'target': 'one'})
     before = len(world.network.places)
-    publish(world, 10, 'one', pool='single')
-    publish(world, 10, 'two', pool='single')
+    world.publish_many(10, 'one', pool='single')
+    world.publish_many(10, 'two', pool='single')
     world.run(60)
     assert len(world.servers['one'].taken) == 40 and len(world.servers['two'].taken) == 10
     assert {place.source for place in world.network.places[before:] if place.exchangers == (('one',),)} <= {'192.0.2.2'}
     assert world.store.counts['failure'] == 10
     world.pause({'localip': '192.0.2.2'})
-    publish(world, 5, 'one', pool='pair')
+    world.publish_many(5, 'one', pool='pair')
     world.run(20)
     assert len(world.store) == 5 and world.store.counts['failure'] == 10
 

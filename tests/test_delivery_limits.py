@@ -26,11 +26,6 @@ def make(closing: ExitStack) -> Make:
     return start
 
 
-def publish(world: World, count: int, domain: str = 'one', **fields: Any) -> None:
-    for number in range(count):
-        world.publish(f'{number}@{domain}', **fields)
-
-
 def gaps(moments: list[float]) -> Iterator[float]:
     return (later - earlier for earlier, later in zip(moments, moments[1:]))
 
@@ -39,8 +34,8 @@ def gaps(moments: list[float]) -> Iterator[float]:
 def test_messages_per_minute(make: Make, per_minute: int, seconds: float) -> None:
     """The set rate within 5 %, evenly, however long a message takes; and what is not limited is not."""
     world = make({'domain': 'one', 'domain_maxmessages': per_minute}, seconds=seconds)
-    publish(world, per_minute * 5 // 4)
-    publish(world, 50, 'free')
+    world.publish_many(per_minute * 5 // 4)
+    world.publish_many(50, 'free')
     world.run(65)
     begin = world.servers['one'].taken[0]
     taken = [moment for moment in world.servers['one'].taken if moment < begin + 59.9]
@@ -51,7 +46,7 @@ def test_messages_per_minute(make: Make, per_minute: int, seconds: float) -> Non
 
 def test_a_slow_pace_keeps_no_connection_for_long(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxmessages': 2})
-    publish(world, 10)
+    world.publish_many(10)
     world.run(290)
     assert len(world.servers['one'].connects) == len(world.servers['one'].taken) == 10
     assert [round(gap) for gap in gaps(world.servers['one'].taken)] == [30] * 9
@@ -61,7 +56,7 @@ def test_a_slow_pace_keeps_no_connection_for_long(make: Make) -> None:
 def test_a_pace_of_connections_that_come_late(make: Make) -> None:
     """Each message needs a connection, which takes seconds: the rate is kept all the same."""
     world = make({'domain': 'one', 'domain_maxmessages': 6, 'connection_maxmessages': 1}, connect_seconds=4.0)
-    publish(world, 60)
+    world.publish_many(60)
     world.run(605)
     assert 57 <= len(world.servers['one'].taken) <= 61
 
@@ -69,21 +64,21 @@ def test_a_pace_of_connections_that_come_late(make: Make) -> None:
 @pytest.mark.parametrize('most', [1, 3, 40])
 def test_connections(make: Make, most: int) -> None:
     world = make({'domain': 'one', 'domain_maxconnections': most}, seconds=1.0)
-    publish(world, 300)
+    world.publish_many(300)
     world.run(400)
     assert world.servers['one'].most_open == most and len(world.servers['one'].taken) == 300
 
 
 def test_messages_per_connection(make: Make) -> None:
     world = make({'domain': 'one', 'connection_maxmessages': 7, 'domain_maxconnections': 2})
-    publish(world, 70)
+    world.publish_many(70)
     world.run(60)
     assert len(world.servers['one'].taken) == 70 and 10 <= len(world.servers['one'].connects) <= 11
 
 
 def test_attempts_to_connect_per_minute(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxconnects': 30, 'connection_maxmessages': 1})
-    publish(world, 100)
+    world.publish_many(100)
     world.run(100)
     connects = world.servers['one'].connects
     assert 48 <= len(connects) <= 51 and all(gap == pytest.approx(2.0, abs=0.1) for gap in gaps(connects))
@@ -91,10 +86,10 @@ def test_attempts_to_connect_per_minute(make: Make) -> None:
 
 def test_the_time_that_a_connection_is_kept(make: Make) -> None:
     world = make({'domain': 'one', 'connection_maxidletime': 60_000})
-    publish(world, 1)
+    world.publish_many(1)
     world.run(59)
     assert world.servers['one'].open == 1
-    publish(world, 1)
+    world.publish_many(1)
     world.run(62)
     assert world.servers['one'].open == 0 and len(world.servers['one'].connects) == 1
 
@@ -117,7 +112,7 @@ def test_the_limits_of_a_domain_hold_for_all_with_its_exchangers(make: Make) -> 
 
 def test_a_change_holds_at_once(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxmessages': 6})
-    publish(world, 3000)
+    world.publish_many(3000)
     world.run(60)
     assert 6 <= len(world.servers['one'].taken) <= 7
     world.limit({'domain': 'one', 'domain_maxmessages': 600})
@@ -139,7 +134,7 @@ def test_a_change_holds_at_once(make: Make) -> None:
 def test_fewer_connections_than_there_are(make: Make, pipelining: bool) -> None:
     """Also when each connection has announced one more message: after that one."""
     world = make({'domain': 'one', 'domain_maxconnections': 20}, seconds=1.0, pipelining=pipelining)
-    publish(world, 400)
+    world.publish_many(400)
     world.run(10)
     assert world.servers['one'].open == 20
     world.limit({'domain': 'one', 'domain_maxconnections': 3})
@@ -149,7 +144,7 @@ def test_fewer_connections_than_there_are(make: Make, pipelining: bool) -> None:
 
 def test_limits_are_shared_by_the_workers(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxmessages': 600, 'domain_maxconnections': 8}, workers=4, seconds=1.0)
-    publish(world, 500)
+    world.publish_many(500)
     world.run(60)
     assert world.servers['one'].most_open == 2 and 100 <= len(world.servers['one'].taken) <= 125
 
@@ -159,7 +154,7 @@ def test_who_differs_in_security_only_shares_a_pace(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxmessages': 60, 'domain_maxconnects': 30, 'connection_maxmessages': 3})
     levels = ('optional', 'opportunistic', 'required')
     for level in levels:
-        publish(world, 100, security=level)
+        world.publish_many(100, security=level)
     world.run(62)
     assert 57 <= len(world.servers['one'].taken) <= 62
     assert len(world.servers['one'].connects) <= 31
@@ -179,8 +174,8 @@ def test_who_differs_in_security_only_takes_turns(make: Make) -> None:
 
 def test_tags_share_a_pace(make: Make) -> None:
     world = make({'domain': 'one', 'domain_maxmessages': 60})
-    publish(world, 300, tags=['news'])
-    publish(world, 10, tags=['bills'])
+    world.publish_many(300, tags=['news'])
+    world.publish_many(10, tags=['bills'])
     world.run(25)
     tags = Counter(recipient for recipient in world.servers['one'].recipients)
     assert len(tags) >= 15 and sum(count == 2 for count in tags.values()) == 10
@@ -189,7 +184,7 @@ def test_tags_share_a_pace(make: Make) -> None:
 def test_what_a_pace_leaves_waits_outside(make: Make) -> None:
     """Far more than is held: the pace is kept to for an hour."""
     world = make({'domain': 'one', 'domain_maxmessages': 60})
-    publish(world, 4000)
+    world.publish_many(4000)
     world.run(3600)
     assert len(world.servers['one'].taken) == pytest.approx(3600, rel=0.01)
     assert world.store.held < 520 and world.store.put_back < 3 * 4000

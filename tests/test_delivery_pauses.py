@@ -10,7 +10,7 @@ import pytest
 from mqlite.delivery.pauses import HOLDS_PER_SECOND, LONGEST_HOLD, SHORTEST_HOLD, Holds, Pause, Pauses, read_pauses
 from mqlite.delivery.suppressions import Suppression, read_suppressions
 from tests.support.database import row
-from tests.support.world import Server, World
+from tests.support.world import Server, World, start_world
 
 NOW = 1_700_000_000.0
 
@@ -110,27 +110,19 @@ def test_a_suppression_that_is_none(values: dict[str, Any]) -> None:
 
 @pytest.fixture
 def world(closing: ExitStack) -> World:
-    made = World({'one': Server(seconds=1.0), 'two': Server(seconds=1.0)})
-    closing.callback(made.close)
-    made.engine.start()
-    return made
-
-
-def publish(world: World, count: int, domain: str, **fields: Any) -> None:
-    for number in range(count):
-        world.publish(f'{number}@{domain}', **fields)
+    return start_world(closing, one=Server(seconds=1.0), two=Server(seconds=1.0))
 
 
 def test_a_pause_and_its_end(world: World) -> None:
     """What waits goes back to the outbox, what is being sent is finished; what comes later waits outside, too."""
-    publish(world, 100, 'one')
-    publish(world, 20, 'two')
+    world.publish_many(100, 'one')
+    world.publish_many(20, 'two')
     world.run(1.5)
     world.pause({'target': 'one'})
     world.run(1.0)
     before = len(world.servers['one'].taken)
     assert world.store.held < 20
-    publish(world, 100, 'one')
+    world.publish_many(100, 'one')
     world.run(300)
     assert len(world.servers['one'].taken) == before and len(world.servers['two'].taken) == 20
     assert world.store.held == 0 and world.store.put_back < 200 * 32
@@ -140,8 +132,8 @@ def test_a_pause_and_its_end(world: World) -> None:
 
 
 def test_a_pause_of_a_tag(world: World) -> None:
-    publish(world, 30, 'one', tags=['news', 'x'])
-    publish(world, 30, 'one', tags=['bills'])
+    world.publish_many(30, 'one', tags=['news', 'x'])
+    world.publish_many(30, 'one', tags=['bills'])
     world.pause({'tag': 'news'})
     world.run(60)
     assert len(world.servers['one'].taken) == 30
@@ -154,9 +146,9 @@ def test_a_pause_of_a_local_address(world: World) -> None:
     """The others are used; where there is no other, the message waits."""
     world.controls.pools = {'pair': ('192.0.2.1', '192.0.2.2'), 'single': ('192.0.2.1',)}
     world.pause({'localip': '192.0.2.1', 'target': 'one'})
-    publish(world, 10, 'one', pool='pair')
-    publish(world, 10, 'one', pool='single')
-    publish(world, 10, 'two', pool='single')
+    world.publish_many(10, 'one', pool='pair')
+    world.publish_many(10, 'one', pool='single')
+    world.publish_many(10, 'two', pool='single')
     world.run(30)
     assert len(world.servers['one'].taken) == 10 and len(world.servers['two'].taken) == 10
     assert {place.source for place in world.network.places if place.exchangers == (('one',),)} == {'192.0.2.2'}
@@ -167,7 +159,7 @@ def test_a_pause_of_a_local_address(world: World) -> None:
 
 def test_a_pause_while_servers_are_looked_up(world: World) -> None:
     world.network.dns_seconds = 10.0
-    publish(world, 10, 'one')
+    world.publish_many(10, 'one')
     world.run(1)
     world.pause({'target': 'one'})
     world.run(20)
@@ -176,14 +168,14 @@ def test_a_pause_while_servers_are_looked_up(world: World) -> None:
 
 def test_everything_on_pause(world: World) -> None:
     world.pause({})
-    publish(world, 10, 'one')
+    world.publish_many(10, 'one')
     world.run(100)
     assert world.servers['one'].connects == [] and len(world.store) == 10
 
 
 def test_a_pause_that_expires(world: World) -> None:
     world.pause({'target': 'one', 'expire': int(world.reactor.clock.time()) + 25})
-    publish(world, 10, 'one')
+    world.publish_many(10, 'one')
     world.run(24)
     assert world.servers['one'].taken == []
     world.run(10)
@@ -199,7 +191,7 @@ def test_time_that_is_over_is_over_on_pause_too(world: World) -> None:
 
 def test_nothing_is_sent_to_who_is_suppressed(world: World) -> None:
     world.controls.suppressions = read_suppressions([row('suppressions', value='1@one')]).items
-    publish(world, 3, 'one')
+    world.publish_many(3, 'one')
     world.run(10)
     assert sorted(world.servers['one'].recipients) == ['0@one', '2@one']
     assert world.store.counts == {'results': 3, 'success': 2, 'failure': 1}

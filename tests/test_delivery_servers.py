@@ -91,11 +91,6 @@ def make(closing: ExitStack) -> Make:
     return start
 
 
-def publish(world: World, count: int, domain: str = 'one') -> None:
-    for number in range(count):
-        world.publish(f'{number}@{domain}')
-
-
 def gaps(moments: list[float]) -> Iterator[float]:
     return (later - earlier for earlier, later in zip(moments, moments[1:]))
 
@@ -103,8 +98,8 @@ def gaps(moments: list[float]) -> Iterator[float]:
 @pytest.mark.parametrize(('most', 'in_all'), [(1, 20), (3, 20), (40, 20), (3, 5)])
 def test_connections_to_an_address(make: Make, most: int, in_all: int) -> None:
     world = make({'domain': 'one', 'ip_maxconnections': most, 'domain_maxconnections': in_all}, seconds=1.0)
-    publish(world, 300)
-    publish(world, 50, 'free')
+    world.publish_many(300)
+    world.publish_many(50, 'free')
     world.run(30)
     one = world.servers['one']
     assert max(one.most_at.values()) == min(most, in_all) and one.most_open == min(3 * most, in_all)
@@ -117,8 +112,8 @@ def test_connections_to_an_address(make: Make, most: int, in_all: int) -> None:
 def test_messages_per_minute_and_address(make: Make, per_minute: int, seconds: float) -> None:
     """The set rate within 5 % at each of the addresses, evenly, and no connection more than is of use."""
     world = make({'domain': 'one', 'ip_maxmessages': per_minute}, seconds=seconds)
-    publish(world, per_minute * 4)
-    publish(world, 50, 'free')
+    world.publish_many(per_minute * 4)
+    world.publish_many(50, 'free')
     world.run(70)
     one = world.servers['one']
     for address in ADDRESSES:
@@ -136,7 +131,7 @@ def test_messages_per_minute_and_address(make: Make, per_minute: int, seconds: f
 def test_attempts_to_connect_per_minute_and_address(make: Make) -> None:
     """5 per minute and address, 15 in all."""
     world = make({'domain': 'one', 'ip_maxconnects': 5, 'connection_maxmessages': 1})
-    publish(world, 100)
+    world.publish_many(100)
     world.run(120)
     for address in ADDRESSES:
         connects = world.servers['one'].connects_at[address]
@@ -147,7 +142,7 @@ def test_attempts_to_connect_per_minute_and_address(make: Make) -> None:
 def test_all_of_them_together(make: Make) -> None:
     """The limits of the destination hold as well."""
     world = make({'domain': 'one', 'ip_maxmessages': 60, 'ip_maxconnections': 1, 'domain_maxmessages': 90})
-    publish(world, 300)
+    world.publish_many(300)
     world.run(60)
     one = world.servers['one']
     assert len(one.taken) == pytest.approx(90, abs=3) and max(one.most_at.values()) == 1
@@ -156,7 +151,7 @@ def test_all_of_them_together(make: Make) -> None:
 
 def test_a_slow_pace_keeps_no_connection_for_long(make: Make) -> None:
     world = make({'domain': 'one', 'ip_maxmessages': 2})
-    publish(world, 20)
+    world.publish_many(20)
     world.run(100)
     one = world.servers['one']
     assert len(one.taken) == len(one.connects) == 12 and one.open == 0
@@ -174,7 +169,7 @@ def test_each_local_address_has_its_own(make: Make) -> None:
 def test_a_change_holds_at_once(make: Make) -> None:
     """Also for connections that were opened when there was no such limit."""
     world = make(seconds=1.0)
-    publish(world, 900)
+    world.publish_many(900)
     world.run(10)
     one = world.servers['one']
     assert one.open_at[ADDRESSES[0]] == 20
@@ -196,7 +191,7 @@ def test_a_change_holds_at_once(make: Make) -> None:
 
 def test_the_limits_are_shared_by_the_workers(make: Make) -> None:
     world = make({'domain': 'one', 'ip_maxmessages': 240, 'ip_maxconnections': 4}, workers=4)
-    publish(world, 300)
+    world.publish_many(300)
     world.run(60)
     assert max(world.servers['one'].most_at.values()) == 1
     assert len(world.servers['one'].taken) == pytest.approx(180, abs=6)
@@ -206,7 +201,7 @@ def test_they_go_down_for_a_while_after_an_answer(make: Make) -> None:
     world = make({'domain': 'one', 'ip_maxconnections': 4}, seconds=1.0)
     world.flood({'pattern': '', 'type': 'substr'}, {'pattern': '^4', 'type': 'regex', 'duration': 60,
                                                     'ip_maxconnections': 1})
-    publish(world, 900)
+    world.publish_many(900)
     world.run(10)
     one = world.servers['one']
     assert one.open == 12
@@ -221,7 +216,7 @@ def test_they_go_down_for_a_while_after_an_answer(make: Make) -> None:
 
 def test_why_says_so(make: Make) -> None:
     world = make({'domain': 'one', 'ip_maxconnections': 1}, seconds=10.0)
-    publish(world, 100)
+    world.publish_many(100)
     world.run(12)
 
     def told() -> str:

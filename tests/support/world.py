@@ -12,8 +12,9 @@ import itertools
 import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Any, Callable
 
 from mqlite.database.tables import Value
 from mqlite.delivery import verdict
@@ -266,6 +267,10 @@ class World:
         document = {'recipient': recipient, 'mime': 'x' * size, **fields}
         self.store.add(Message('outbox', json.dumps(document).encode()))
 
+    def publish_many(self, count: int, domain: str = 'one', **fields: Any) -> None:
+        for number in range(count):
+            self.publish(f'{number}@{domain}', **fields)
+
     def limit(self, *rows: dict[str, Value]) -> None:
         """The rows of the table `capacity`, from now on."""
         self.controls.limits = Limits([row('capacity', id=number, **values) for number, values in enumerate(rows, 1)])
@@ -292,3 +297,11 @@ class World:
     def close(self) -> None:
         self.reactor.run(self.engine.stop(0.0))
         self.reactor.close()
+
+
+def start_world(closing: ExitStack, **servers: Server) -> World:
+    """One whose engine runs."""
+    made = World(servers)
+    closing.callback(made.close)
+    made.engine.start()
+    return made
