@@ -112,12 +112,10 @@ class Stream:
 
     def wait_bytes(self) -> Waiter[None]:
         """Send what was written, then wait until more input has arrived. To be awaited at once."""
-        before = self.received
-        self.flush()
         waiter = self._reader = Waiter(self.reactor)
-        if self.received != before:
-            waiter.set()  # the peer has gone, and flush found its last words
-        elif self._lost is not None:
+        if self._out:
+            self.reactor.call_at_turn_end(self.flush)
+        if self._lost is not None:
             waiter.fail(self._lost)
         elif self._expired:
             waiter.fail(_time_out())
