@@ -21,7 +21,8 @@ class Job:
     was wrong with those that were.
     """
 
-    __slots__ = ('delivery', 'document', 'envelope', 'keys', 'mime', 'refusal', 'route', 'sources', 'tag')
+    __slots__ = ('delivery', 'document', 'envelope', 'keys', 'mime', 'priority', 'refusal', 'route', 'size',
+                 'sources', 'tag')
 
     def __init__(self, delivery: Delivery, document: Document, route: Route, sources: tuple[str, ...] | None = None,
                  mime_later: bool = False, notices: Request = NOTHING, now: float = 0.0) -> None:
@@ -29,6 +30,8 @@ class Job:
         `notices`: the settings for what its property `dsn` does not say. `now`: seconds since 1970.
         """
         self.delivery = delivery
+        self.priority = delivery.priority
+        self.size = len(delivery.body)
         self.document = document
         self.route = route
         self.sources = sources
@@ -50,15 +53,6 @@ class Job:
         if self.refusal is None or self.refusal.permanent or not result.permanent:
             self.refusal = result
         return True
-
-    @property
-    def priority(self) -> int:
-        return self.delivery.priority
-
-    @property
-    def size(self) -> int:
-        """Bytes of the document."""
-        return len(self.delivery.body)
 
 
 def make_envelope(document: Document, notices: Request) -> Envelope:

@@ -27,7 +27,7 @@ class QueueError(TemporaryError):
     """The store cannot do this now; the text says why and what the operator can do."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Message:
     """One message to publish. `due`: seconds since 1970 before which nobody consumes it, 0 for now."""
 

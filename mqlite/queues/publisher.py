@@ -50,7 +50,7 @@ class TooLargeForBroker(PermanentError):
                          f'its max_message_size')
 
 
-@dataclass(frozen=True)
+@dataclass
 class Forwarded(Message):
     """A message that goes on with its body as it came; `encoding` is the content-encoding of that body."""
 
