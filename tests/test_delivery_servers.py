@@ -67,6 +67,18 @@ def test_messages() -> None:
     assert one.message_wait(110.0) == pytest.approx(2.0), 'the time before is no credit'
 
 
+def test_a_message_that_did_not_go() -> None:
+    """A kept connection was gone: the next one need not wait for it."""
+    one = visiting(servers(messages=30), 'a', 100.0)
+    one.take(100.0)
+    one.take(102.0)
+    assert one.message_wait(102.0) == pytest.approx(2.0)
+    one.give_back()
+    assert one.message_wait(102.0) == 0.0
+    one.leave()
+    one.give_back()
+
+
 def test_memory_is_bounded() -> None:
     found = servers(connects=6)
     kept = visiting(found, 'kept', 0.0)

@@ -16,6 +16,7 @@
     intercepts    which deliveries the operator steps in on
     pauses        what is on pause
     forced        what is to fail without a try
+    gate          where these stop a job on its way
     suppressions  who gets nothing
     aliases       which limited domains have which exchangers
     servers       what each address of the servers of a destination is given

@@ -158,12 +158,12 @@ class Destination:
         """Take out of the line what may not wait."""
         rate = self.rate(now)
         most = max(rate * SOON, min(room.share, rate * HORIZON), 0 if self.carriers else 1)
-        size = 0
+        count = size = 0
 
-        def stays(number: int, job: Job) -> bool:
-            nonlocal size
-            size += job.size
-            return number < most and (size <= room.size_share or (not number and not self.carriers))
+        def stays(job: Job) -> bool:
+            nonlocal count, size
+            count, size = count + 1, size + job.size
+            return count < most + 1 and (size <= room.size_share or (count == 1 and not self.carriers))
         return self.line.keep(stays)
 
     def wait_outside(self, room: Room, now: float) -> float:

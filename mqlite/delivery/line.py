@@ -65,15 +65,15 @@ class Line:
 
     def take_all(self) -> list[Job]:
         """Take off all of them, in the order of the line."""
-        return self.keep(lambda number, job: False)
+        return self.keep(lambda job: False)
 
-    def keep(self, wanted: Callable[[int, Job], bool]) -> list[Job]:
-        """Take off all but the wanted ones, asked as (place in the line, job); those, in the order of the line."""
+    def keep(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take off all but the wanted ones, asked in the order of the line; those, in that order."""
         removed: list[Job] = []
         kept: list[Job] = []
-        for number in range(self._count):
+        for _ in range(self._count):
             job = self.next()
-            (kept if wanted(number, job) else removed).append(job)
+            (kept if wanted(job) else removed).append(job)
         for job in kept:
             self.add(job)
         return removed

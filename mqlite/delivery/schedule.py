@@ -27,14 +27,14 @@ from functools import partial
 from mqlite.delivery import verdict
 from mqlite.delivery.attempt import Dialler, NoSession
 from mqlite.delivery.carrier import Carrier
-from mqlite.delivery.controls import Controls, decisive
+from mqlite.delivery.controls import Controls
 from mqlite.delivery.destination import Destination
 from mqlite.delivery.destinations import Destinations
 from mqlite.delivery.explain import Facts, Question, about_destination, about_job
 from mqlite.delivery.fairness import Fairness
+from mqlite.delivery.gate import Gate
 from mqlite.delivery.job import Job
 from mqlite.delivery.outlet import Outlet
-from mqlite.delivery.pauses import Pause
 from mqlite.delivery.resolving import Resolving
 from mqlite.delivery.room import Room
 from mqlite.delivery.route import Exchangers
@@ -62,6 +62,7 @@ class Scheduler:
         self._room = room
         self._resolving = Resolving(reactor, dialler, self._found, outlet.attempted)
         self._controls = controls
+        self._gate = Gate(controls, outlet)
         controls.on_intercepts = self._intercepts_changed
         self._destinations = Destinations(reactor, dialler, controls, workers, self._limit_changed)
         self._timers: dict[Destination, Timer] = {}  # when a destination is to be looked at again
@@ -136,7 +137,7 @@ class Scheduler:
         now, place = self._reactor.now(), job.route.place(exchangers)
         while job.sources != ():
             if job.sources is not None:
-                free = self._allowed_sources(job) if self._controls.intercepts else job.sources
+                free = self._gate.open_sources(job, self._reactor.clock.time())
                 if not free:
                     return
                 place = self._destinations.choose_source(free, place, now)
@@ -150,19 +151,6 @@ class Scheduler:
                 self._outlet.unreachable(job, trouble.result, seconds)
                 return
         self._outlet.attempted(job, job.refusal or verdict.no_usable_address())
-
-    def _allowed_sources(self, job: Job) -> tuple[str, ...]:
-        """The local addresses that the job may be sent from now. When that is none, it is on pause if one of them is,
-        and else it fails."""
-        now, sources = self._reactor.clock.time(), job.sources or ()
-        found = [self._controls.intercept_of(job.document, source, now) for source in sources]
-        allowed = tuple(source for source, one in zip(sources, found) if one is None)
-        reason = None if allowed else decisive(found)
-        if isinstance(reason, Pause):
-            self._outlet.paused(job, reason)
-        elif reason is not None:
-            self._outlet.attempted(job, verdict.forced(reason))
-        return allowed
 
     def _line_up(self, job: Job, destination: Destination, now: float) -> None:
         self._destinations.use(destination, job.route.host, now)
@@ -183,7 +171,7 @@ class Scheduler:
             self._outlet.returned(job)
         elif not destination.most:
             self._outlet.put_out(job, destination.held(self._reactor.now()))
-        else:
+        elif self._gate.may_wait(destination.place.source, self._reactor.clock.time(), job):
             destination.line.put_first(job)
             destination.pace.give_back()
 
@@ -203,22 +191,13 @@ class Scheduler:
 
     def _intercepts_changed(self) -> None:
         """What is on pause or to fail now does not wait here any more, nor is anything sent over connections that are.
-        What is to fail comes again at once: it may be only from this local address that it may not go."""
-        now, controls = self._reactor.clock.time(), self._controls
-
-        def may_wait(source: str | None, _number: int, job: Job) -> bool:
-            found = controls.intercept_of(job.document, source, now)
-            if isinstance(found, Pause):
-                self._outlet.paused(job, found)
-            elif found is not None:
-                self._outlet.put_out(job, 0.0)
-            return found is None
-
-        self._resolving.keep(partial(may_wait, None, 0))
+        """
+        now = self._reactor.clock.time()
+        self._resolving.keep(partial(self._gate.may_wait, None, now))
         for destination in self._destinations:
-            destination.line.keep(partial(may_wait, destination.place.source))
+            destination.line.keep(partial(self._gate.may_wait, destination.place.source, now))
         for carrier in list(self._carriers):
-            if controls.intercept_at(carrier.peer, carrier.destination.place.source, now) is not None:
+            if self._controls.intercept_at(carrier.peer, carrier.destination.place.source, now) is not None:
                 carrier.leave()
 
     def _limit_changed(self, destination: Destination, now: float) -> None:
@@ -389,6 +368,9 @@ class Scheduler:
         now = began
         while carrier.ready:
             if carrier.next is not None:
+                if not destination.most or not self._gate.is_open(carrier.next, carrier.peer, destination.place.source,
+                                                                  reactor.clock.time()):
+                    return  # the server has its commands: only hanging up takes them back
                 carrier.job, carrier.next = carrier.next, None
             elif self._stopping or destination.carriers > destination.most or self._fairness.had_enough(
                     destination, done, now - began):
@@ -411,6 +393,8 @@ class Scheduler:
             carrier.job = None
             now = reactor.now()
             if result is None:
+                if visit is not None:
+                    visit.give_back()
                 self._line_up_again(job, destination)
                 return
             done += 1

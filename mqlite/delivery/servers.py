@@ -120,3 +120,8 @@ class Visit:
         elif self._server is not None:
             self._server.messages.begin(now)
             self._server.messages.take(now)
+
+    def give_back(self) -> None:
+        """The last one did not go there after all."""
+        if self._server is not None:
+            self._server.messages.give_back()
