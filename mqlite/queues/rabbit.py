@@ -128,15 +128,12 @@ class RabbitStore:
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:
         assert isinstance(delivery, RabbitDelivery)
-        waiter: Waiter[None] = Waiter(self._reactor)
         impossible = refusal(messages, self._largest)
-        if self._closed:
-            waiter.fail(QueueError(self._reason))
-        elif impossible:
-            waiter.fail(PermanentError(impossible))
-        else:
+        if not self._closed and not impossible:
             _answer_once(delivery)
             return self._settlements.add(delivery, messages)
+        waiter: Waiter[None] = Waiter(self._reactor)
+        waiter.fail(QueueError(self._reason) if self._closed else PermanentError(impossible))
         return waiter
 
     def release(self, delivery: Delivery) -> None:
