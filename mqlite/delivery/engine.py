@@ -214,21 +214,14 @@ class Engine:
     def _finish(self, job: Job, result: Result, not_before: float = 0.0) -> None:
         now, config = self._clock.time(), self._config
         result = _marked(result, job.delivery)
-        if config.orders is not None and config.orders.rules and result.result != 'accepted':
-            result = config.orders.obey(job.document, result)
-        if self._log is not None:
-            self._write_log(self._log, job.document, job.mime, result, now)
-        due: float | None = None
         try:
+            if config.orders is not None and config.orders.rules and result.result != 'accepted':
+                result = config.orders.obey(job.document, result)
+            if self._log is not None:
+                self._write_log(self._log, job.document, job.mime, result, now)
             due = retry.next_attempt(job.document, result, config.retry, now)
-            if due is None:
-                messages = report.final(job.delivery.body, job.document, job.mime, result, now, config.queues)
-                messages += notify.about_final(job.delivery.body, job.document, result, now, config.notify)
-            else:
-                messages = report.again(job.delivery.body, job.document, job.mime, result, now, max(due, not_before),
-                                        config.outbox, config.queues)
-                messages += notify.about_retry(job.delivery.body, job.document, result, now,
-                                               retry.deadline(job.document, config.retry, now), config.notify)
+            due = None if due is None else max(due, not_before)
+            messages = self._messages(job, result, now, due)
         except Exception as error:
             if result.result == 'accepted':
                 self._settle(job.delivery, report.bare(job.delivery.body, result, now, config.queues), result)
@@ -238,6 +231,16 @@ class Engine:
         else:
             self._remember(job, result, now, due)
             self._settle(job.delivery, messages, result)
+
+    def _messages(self, job: Job, result: Result, now: float, due: float | None) -> list[Message]:
+        """What a result leads to. `due`: when it is tried again, if it is."""
+        body, document, config = job.delivery.body, job.document, self._config
+        if due is None:
+            return [*report.final(body, document, job.mime, result, now, config.queues),
+                    *notify.about_final(body, document, result, now, config.notify)]
+        return [*report.again(body, document, job.mime, result, now, due, config.outbox, config.queues),
+                *notify.about_retry(body, document, result, now, retry.deadline(document, config.retry, now),
+                                    config.notify)]
 
     def _remember(self, job: Job, result: Result, now: float, due: float | None) -> None:
         """For who asks why it has not left: the last failure of a recipient, and when it is tried again, if it is."""
