@@ -109,13 +109,13 @@ class Engine:
             job = None if due else Job(
                 delivery, document, choose(document, config.route),
                 sources(document, config.route, config.controls.pools), config.mime_later, config.notify.defaults, now)
+            refused = None if job is None else self._refused(job, over, now)
         except DocumentError as error:
             self._refuse(delivery, _marked(_verdict_on(error), delivery), now)
         except Exception as error:
             self._put_back(delivery, now + FAULT_SECONDS)
             self._reactor.report(error, 'while a message was taken from the outbox')
         else:
-            refused = None if job is None else self._refused(job, over, now)
             if job is None:
                 self._put_back(delivery, due)
             elif refused is not None:
