@@ -163,7 +163,8 @@ class Scheduler:
         if not destination.line:
             destination.begin(now)
         destination.line.add(job)
-        self._attend(destination, now)
+        if destination.idle or destination.carriers < destination.most:  # else those who are busy come for it
+            self._attend(destination, now)
 
     def _line_up_again(self, job: Job, destination: Destination) -> None:
         """A job that was not attempted stands in front of the others."""
