@@ -39,6 +39,7 @@ def test_nothing() -> None:
     (b'a@b', ['a@b']), (b'<a@b>', ['a@b']), (b'Joe Doe <a@b>', ['a@b']), (b'"a, b" <a@b>', ['a@b']), (b'', []),
     (b'a@b, c@d', ['a@b', 'c@d']), (b'a@b (comment)', ['a@b']), (b'group: a@b, c@d;', ['a@b', 'c@d']),
     (b'a@b\r\nTo: c@d', ['a@b', 'c@d']), (b'"x@y" <a@b>', ['a@b']), (b'\xff <a@b>', ['a@b']),
+    (b'a@b ' + b'(' * 5000, []), (b'a:' * 5000, []),
 ])
 def test_addresses(field: bytes, addresses: list[str]) -> None:
     assert of(b'To: ' + field + b'\r\n\r\n')['to'] == addresses

@@ -48,6 +48,12 @@ def test_a_word_that_is_too_long() -> None:
         make_field('A', 'x' * (LINE_LIMIT - 2))
 
 
+@pytest.mark.parametrize('text', ['\u00fc' + '(' * 5000, '\u00fc' + 'a:' * 5000], ids=['comments', 'groups'])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(FieldError, match='no addresses'):
+        make_field('To', text)
+
+
 READ_AGAIN = ['ü' * 500, 'wört ' * 100, '\U0001f600' * 100, 'x' * 60 + ' ü', 'ü' + ' y' * 300]
 
 

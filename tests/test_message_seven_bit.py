@@ -31,6 +31,7 @@ def lines(text: str) -> bytes:
     ('X-\udcff: y\nZ: \udcff\n\n', 'X-?: y\nZ: =?utf-8?b?77+9?=\n\n'),
     ('Content-Disposition: attachment; filename="ü 1.pdf"; x=ü\n\n',
      'Content-Disposition: attachment; filename="=?utf-8?b?w7w=?= 1.pdf"; x=??\n\n'),
+    pytest.param(f'To: ü{"(" * 2000}\n\n', f'To: ??{"(" * 2000}\n\n', id='nested'),
     # what stays as it is
     ('Content-Transfer-Encoding: base64\n\nü\n', 'Content-Transfer-Encoding: base64\nMIME-Version: 1.0\n\nü\n'),
     ('Content-Type: multipart/mixed\n\nü\n', 'Content-Type: multipart/mixed\n\nü\n'),

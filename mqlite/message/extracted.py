@@ -13,9 +13,9 @@ Limits: LIMIT octets of the header.
 from __future__ import annotations
 
 import re
-from email.utils import getaddresses
 from typing import Any
 
+from mqlite.message.addresses import read_addresses
 from mqlite.message.headers import header_end
 from mqlite.message.words import decode_words
 from mqlite.smtp.grammar import split_address
@@ -63,7 +63,7 @@ def _addresses(value: str | list[str] | None) -> list[str]:
         if match is not None:
             return [match.group(1)]
         value = [value]
-    return [address for _, address in getaddresses(value) if address]
+    return [address for _, address in read_addresses(value) if address]
 
 
 def _halves(address: str) -> dict[str, str]:

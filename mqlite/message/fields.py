@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import base64
 import re
-from email.utils import getaddresses
 
 from mqlite.errors import PermanentError
+from mqlite.message.addresses import read_addresses
 
 LINE_LIMIT = 998  # octets without CRLF, RFC 5322 section 2.1.1
 _FOLD_AT = 76  # octets; RFC 5322 asks for at most 78
@@ -82,8 +82,11 @@ def _encoded_words(text: str) -> str:
 
 
 def _encoded_addresses(text: str) -> str:
-    """A list of addresses whose names are encoded words; an address itself stays as it is (RFC 6532)."""
-    return ', '.join(format_address(name, address) for name, address in getaddresses([text]) if name or address)
+    """A list of addresses whose names are encoded words; an address itself stays as it is (RFC 6532). FieldError."""
+    found = [(name, address) for name, address in read_addresses([text]) if name or address]
+    if not found:
+        raise FieldError('these are no addresses: the names in them cannot be encoded')
+    return ', '.join(format_address(name, address) for name, address in found)
 
 
 def format_address(name: str, address: str) -> str:

@@ -8,8 +8,9 @@ servers for us. Names are compared without case; a folded value is unfolded; CR,
 from __future__ import annotations
 
 import re
-from email.utils import getaddresses
 from typing import Any, NamedTuple
+
+from mqlite.message.addresses import read_addresses
 
 _X_MQ = re.compile(rb'^x-mq-', re.IGNORECASE | re.MULTILINE)
 _STARTS = {name: re.compile(rb'^%s[ \t]*:' % name.encode('ascii'), re.IGNORECASE | re.MULTILINE)
@@ -145,7 +146,7 @@ def sender_of(mime: bytes) -> str:
 def addresses_in(mime: bytes, *names: str) -> list[str]:
     """The addresses in the fields of these names, each once, in the order of the names."""
     fields = [value for name in names for value in _values(mime, name)]
-    return list(dict.fromkeys(address for _name, address in getaddresses(fields) if address))
+    return list(dict.fromkeys(address for _name, address in read_addresses(fields) if address))
 
 
 def has_null_path(mime: bytes) -> bool:
