@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from base64 import b64decode, b64encode
 from hashlib import sha256
 
@@ -11,7 +12,7 @@ import pytest
 from mqlite.dkim import ed25519, libcrypto, rsa
 from mqlite.dkim.canonical import canonical_field, split_message
 from mqlite.dkim.chain import _read_public
-from mqlite.dkim.keys import Ed25519Key, KeyFault, RsaKey, read_key
+from mqlite.dkim.keys import PEM_LIMIT, Ed25519Key, KeyFault, RsaKey, read_key
 from mqlite.dkim.signature import Signable
 from tests.support.signing import _openssl, key_pair, traditional
 
@@ -113,10 +114,14 @@ def test_the_public_key_of_a_record_is_read() -> None:
     ('-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----',       'damaged'),
     ('-----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----', 'EC PRIVATE KEY is not'),
     ('-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----', 'pass phrase'),
+    ('-----BEGIN PRIVATE KEY-----' + '\n' * (PEM_LIMIT - 27),               'not in PEM form'),
+    ('-----BEGIN PRIVATE KEY-----' + '\n' * 100000,                         'longer than 16384'),
 ])
 def test_what_is_no_key_is_named(pem: str, why: str) -> None:
+    begin = time.process_time()
     with pytest.raises(KeyFault, match=why):
         read_key(pem)
+    assert time.process_time() - begin < 0.5
 
 
 @pytest.mark.parametrize(('options', 'why'), [

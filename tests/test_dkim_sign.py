@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from typing import Any
 
 import dkim
@@ -160,6 +161,17 @@ def test_a_property_of_the_wrong_form_is_named(change: Any, why: str) -> None:
     entry = {**key_pair('rsa').entry(), **change} if isinstance(change, dict) else change
     with pytest.raises(DocumentError, match=re.escape(why)):
         read_property(entry)
+
+
+@pytest.mark.parametrize('field', [
+    b'ARC-Seal: i=1; a=x' + b'\r\n\t' * 50000 + b'y; cv=none', b'ARC-Message-Signature: i=1; b=' + b' ' * 200000 + b'=',
+    b'ARC-Seal: ' + b'a ' * 50000, b'ARC-Authentication-Results: i' + b' ' * 100000,
+], ids=['folded', 'spaces', 'words', 'results'])
+def test_a_huge_field_costs_time_in_proportion(field: bytes) -> None:
+    """It is looked at whatever the keys are for."""
+    begin = time.process_time()
+    assert Message(b'From: a@b\r\n' + field + b'\r\n\r\nbody\r\n').chain is not None
+    assert time.process_time() - begin < 2.0
 
 
 def test_arc_needs_rsa() -> None:

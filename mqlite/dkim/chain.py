@@ -24,7 +24,7 @@ MOST_SETS = 50  # section 4.2.1
 PASS, FAIL = 'pass', 'fail'
 RESULTS, SIGNATURE, SEAL = 'arc-authentication-results', 'arc-message-signature', 'arc-seal'
 _KINDS = (RESULTS, SIGNATURE, SEAL)  # in the order in which they are sealed
-_TAG = re.compile(r'\s*([a-zA-Z][a-zA-Z0-9_]*)\s*=\s*(.*?)\s*\Z', re.DOTALL)
+_TAG = re.compile(r'([a-zA-Z][a-zA-Z0-9_]*)\s*=\s*(.*)', re.DOTALL)
 _INSTANCE = re.compile(rb'[^:]*:\s*i\s*=\s*([0-9]{1,2})\s*;')
 _B_VALUE = re.compile(rb'(;\s*b\s*=)[^;]*')
 _NAME = re.compile(r'(?=.{1,200}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})+')
@@ -121,7 +121,7 @@ def parse_tags(raw: bytes) -> dict[str, str]:
 def parse_tag_list(text: str) -> dict[str, str]:
     tags: dict[str, str] = {}
     for part in text.strip().rstrip(';').split(';'):
-        match = _TAG.match(part)
+        match = _TAG.fullmatch(part.strip())
         if match is None or match[1] in tags:
             return {}
         tags[match[1]] = match[2]

@@ -19,7 +19,8 @@ from mqlite.der import INTEGER, OCTETS, OID, SEQUENCE, BadDer, Reader, first
 from mqlite.errors import PermanentError
 
 LEAST_BITS, MOST_BITS = 1024, 8192
-_PEM = re.compile(r'-----BEGIN ([A-Z ]+)-----\s+(.*?)-----END \1-----', re.DOTALL)
+PEM_LIMIT = 16384  # characters; the largest RSA key has 6400
+_PEM = re.compile(r'-----BEGIN ([A-Z ]+)-----\s(.*?)-----END \1-----', re.DOTALL)
 _RSA_OID = bytes.fromhex('2a864886f70d010101')
 _ED25519_OID = bytes.fromhex('2b6570')
 
@@ -61,6 +62,8 @@ PrivateKey = Union[RsaKey, Ed25519Key]
 @lru_cache(maxsize=1024)
 def read_key(pem: str) -> PrivateKey:
     """KeyFault when it is none. The same few keys sign everything: each is read once."""
+    if len(pem) > PEM_LIMIT:
+        raise KeyFault(f'it is longer than {PEM_LIMIT} characters: write nothing but the key')
     match = _PEM.search(pem)
     if match is None:
         raise KeyFault('it is not in PEM form: -----BEGIN ... PRIVATE KEY-----')
