@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import random
+import time
 
 import pytest
 
@@ -124,8 +125,9 @@ def test_specificity() -> None:
 
 
 def test_declarations() -> None:
-    assert [(d.name, d.value, d.important) for d in parse_declarations('A: b ;; c:d!important; e; :f; g:')] == [
-        ('a', 'b', False), ('c', 'd', True)]
+    text = 'A: b ;; c:d ! Important; e; :f; g:; h: !x; i: !important'
+    assert [(d.name, d.value, d.important) for d in parse_declarations(text)] == [
+        ('a', 'b', False), ('c', 'd', True), ('h', '!x', False)]
 
 
 def test_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +141,10 @@ def test_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inline_css, 'MATCHES', 20)
     with pytest.raises(PermanentError, match='too many elements for so many selectors'):
         inline_html('<style>p{x:y}p{x:y}p{x:y}</style>' + '<p>' * 9)
+    monkeypatch.setattr(inline_css, 'MATCHES', 100)
+    monkeypatch.setattr(inline_css, 'STYLES', 100)
+    with pytest.raises(PermanentError, match='the attributes would have more than 100 characters'):
+        inline_html(f'<style>p{{x:{"y" * 40}}}</style>' + '<p>' * 3)
     monkeypatch.setattr(inline_css, 'TEXT_LIMIT', 100)
     with pytest.raises(PermanentError, match='the HTML has more than 100 characters'):
         inline_html('x' * 101)
@@ -147,10 +153,14 @@ def test_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize('text', ['<a "' * 50000, '<a \'"' * 50000, '<!--' * 50000, '<style>' * 30000, '<' * 100000,
                                   '<div>' * 15000 + '<style>div div div div p{x:y}</style><p>', '</p>' * 100000,
                                   '<style>' + '{' * 100000, '<style>' + 'a{"' * 50000, '<style>' + '/*' * 50000,
-                                  '<a ' + 'b ' * 50000 + '=' * 50000 + '>'], ids=range(11))
+                                  '<a ' + 'b ' * 50000 + '=' * 50000 + '>', '<' + 'a' * 100000, '<a' * 100000,
+                                  '<title>' + '</title' * 200000, '<style>' + '@a;' * 50000 + '{' * 50000,
+                                  '<style>p{x: y' + ' ' * 100000 + 'z}</style><p>'], ids=range(16))
 def test_hostile_html_takes_no_time(text: str) -> None:
     """None of these is quadratic: they would take minutes then."""
+    begin = time.process_time()
     assert inline_html(text + '<style>q{x:y}</style>')
+    assert time.process_time() - begin < 2.0
 
 
 def test_random_html_keeps_its_text() -> None:

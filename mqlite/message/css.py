@@ -28,7 +28,6 @@ _SIMPLE = re.compile(r'''(?P<tag>[A-Za-z][A-Za-z0-9-]*)
                        | \.(?P<cls>[A-Za-z_-][A-Za-z0-9_-]*)
                        | \[(?P<attribute>[A-Za-z-]+)
                          (?:=(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[\w-]+)))?\]''', re.VERBOSE)
-_IMPORTANT = re.compile(r'\s*!\s*important\s*\Z', re.IGNORECASE)
 _PROPERTY = re.compile(r'-{0,2}[A-Za-z_][A-Za-z0-9_-]*')
 
 
@@ -107,10 +106,11 @@ def _blocks(text: str) -> Iterator[tuple[str, str, str]]:
     while at < len(text):
         start, stop = _block(text, at)
         semicolon = text.find(';', at, start)
-        if semicolon >= 0 and text[at:semicolon].lstrip().startswith('@'):  # @import, @charset
+        while semicolon >= 0 and text[at:semicolon].lstrip().startswith('@'):  # @import, @charset
             yield '@', '', text[at:semicolon + 1]
             at = semicolon + 1
-        elif text[start:start + 1] == '{':
+            semicolon = text.find(';', at, start)
+        if text[start:start + 1] == '{':
             yield text[at:start], text[start + 1:stop], text[at:stop + 1]
             at = stop + 1
         else:
@@ -182,11 +182,12 @@ def parse_declarations(text: str) -> Iterator[Declaration]:
     for piece in _split_declarations(text):
         name, colon, value = piece.partition(':')
         name, value = name.strip(), value.strip()
-        important = _IMPORTANT.search(value)
-        if important is not None:
-            value = value[:important.start()]
+        before, mark, word = value.rpartition('!')
+        important = bool(mark) and word.strip().lower() == 'important'
+        if important:
+            value = before.rstrip()
         if colon and value and _PROPERTY.fullmatch(name):
-            yield Declaration(name if name.startswith('--') else name.lower(), value, important is not None)
+            yield Declaration(name if name.startswith('--') else name.lower(), value, important)
 
 
 def _split_declarations(text: str) -> Iterator[str]:

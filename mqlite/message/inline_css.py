@@ -9,7 +9,8 @@ Only start tags and style blocks are touched, the rest of the HTML is the same c
 found as browsers find them, as far as it matters here: void elements, comments, raw text, and end tags that may be left
 out.
 
-Limits: TEXT_LIMIT characters, ELEMENTS elements, MATCHES tests of an element against a part of a selector.
+Limits: TEXT_LIMIT characters, ELEMENTS elements, MATCHES tests of an element against a part of a selector, STYLES
+characters in the attributes.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from mqlite.message.transfer import set_text, text_of
 TEXT_LIMIT = 2 * 1024 * 1024  # characters
 ELEMENTS = 20000
 MATCHES = 200000
+STYLES = 4 * TEXT_LIMIT  # characters in all attributes that are written
 DEPTH = 100  # elements within each other that are told apart
 
 #: Each attribute begins in another way, so that there is only one way to match: no time is lost with going back.
-_TAG = re.compile(r'<(/?)([A-Za-z][^\s/>]*)((?:[^"\'<>]|"[^"]*"|\'[^\']*\')*)>')
+_TAG = re.compile(r'<(/?)([A-Za-z][^\s/<>]*)(?=[\s/>])((?:[^"\'<>]|"[^"]*"|\'[^\']*\')*)>')
 _ATTRIBUTE = re.compile(r'([^\s"\'<>/=]+)(?:\s*=\s*(?:"([^"]*)"|\'([^\']*)\'|([^\s"\'<>]+)))?')
 
 _VOID = frozenset('area base br col embed hr img input link meta source track wbr'.split())
@@ -89,8 +91,9 @@ class _Document:
         element = self._start(match)
         if element.tag not in _RAW:
             return match.end()
-        closing = re.compile(f'</{element.tag}[^>]*>', re.IGNORECASE).search(text, match.end())
-        stop, after = closing.span() if closing else (len(text), len(text))
+        closing = re.compile(f'</{element.tag}', re.IGNORECASE).search(text, match.end())
+        end = text.find('>', closing.end()) if closing else -1
+        stop, after = (closing.start(), end + 1) if closing and end >= 0 else (len(text), len(text))
         if element.tag == 'style':
             self.styles.append((element, stop, after))
         return after
@@ -135,11 +138,15 @@ def inline_html(text: str) -> str:
             found, rest = parse_sheet(text[style.end:stop], len(rules))
             rules += found
             changes.append((style.end, stop, f'\n{rest}\n') if rest else (style.start, after, ''))
-    matcher = _Matcher(rules)
+    matcher, room = _Matcher(rules), STYLES
     for element in document.elements:
         chosen = [] if element.in_head else matcher.rules_for(element)
         if chosen:
-            changes.append((element.start, element.end, _with_style(text[element.start:element.end], element, chosen)))
+            tag = _with_style(text[element.start:element.end], element, chosen)
+            changes.append((element.start, element.end, tag))
+            room -= len(tag)
+            if room < 0:
+                raise StyleError(f'the attributes would have more than {STYLES} characters')
     return _changed(text, sorted(changes))
 
 
