@@ -195,3 +195,16 @@ def test_nothing_is_sent_to_who_is_suppressed(world: World) -> None:
     world.run(10)
     assert sorted(world.servers['one'].recipients) == ['0@one', '2@one']
     assert world.store.counts == {'results': 3, 'success': 2, 'failure': 1}
+
+
+def test_a_pool_of_the_wrong_form_holds_up_nobody(closing: ExitStack) -> None:
+    """Such a message has addresses of its own, and so nobody has looked at its pool."""
+    world = start_world(closing, one=Server(seconds=10))
+    for number in range(50):
+        world.publish(f'{number}@one', ips=['192.0.2.1'], **({'pool': 5} if number == 25 else {}))
+    world.run(15)
+    world.pause({'tag': 'news'})
+    world.force({'tag': 'old'})
+    world.publish('late@one', ips=['192.0.2.1'], pool=5)
+    world.run(600)
+    assert (len(world.servers['one'].taken), world.store.counts['failure'], world.store.held) == (49, 2, 0)

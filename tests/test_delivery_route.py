@@ -65,7 +65,8 @@ def test_the_addresses_to_send_from(ips: object, default: tuple[str, ...], found
 
 @pytest.mark.parametrize('fields', [
     {'recipient': None}, {'recipient': 'r'}, {'recipient': 'r@b.example\r\nDATA'}, {'recipient': ['r@b.example']},
-    {'recipient': 'r@[300.1.1.1]'}, {'ips': [1]}, {'smarthost': 'x'}, {'smarthost': {}}, {'smarthost': {'hostname': 5}},
+    {'recipient': 'r@[300.1.1.1]'}, {'ips': [1]}, {'ips': ['192.0.2.1'], 'pool': 5},
+    {'smarthost': 'x'}, {'smarthost': {}}, {'smarthost': {'hostname': 5}},
     {'smarthost': {'hostname': 'x', 'port': 65536}}, {'smarthost': {'hostname': 'x', 'port': 'smtp'}},
     {'requiretls': True}, {'smarthost': {'hostname': 'x', 'username': []}},
     {'smarthost': {'hostname': 'x', 'username': 'y', 'password': {}}},

@@ -109,12 +109,12 @@ def sources(document: Document, config: RouteConfig, pools: Mapping[str, tuple[s
 
     `ips` of the document; its `pool`; the address that it was received on, if that is mappable; smtp-default-ips.
     """
-    ips = document.ips
+    ips, pool = document.ips, document.pool  # the pool, too: pauses ask for it when nobody can be told that it is wrong
     if ips is not None:
         # What is no address is passed over: no local address can be called that.
         return tuple(dict.fromkeys(address for address in map(numeric, ips) if address))
-    if document.pool:
-        return pools.get(document.pool, ())
+    if pool:
+        return pools.get(pool, ())
     if config.is_mappable is not None:
         address = numeric(document.received_on)
         if address and config.is_mappable(address):
