@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,14 @@ def tls_sink(certificate: Certificate, closing: contextlib.ExitStack) -> Capturi
 @pytest.fixture(scope='session')
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp('certificate'))
+
+
+@pytest.fixture
+def server_tls(certificate: Certificate) -> ssl.SSLContext:
+    """Of a server in the process of the test."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    return context
 
 
 _brokers: list[Broker] = []
