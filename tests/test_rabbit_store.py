@@ -15,11 +15,8 @@ from mqlite.queues.rabbit import RabbitStore
 from tests.support.amqp_clients import Published, pika_publish
 from tests.support.broker import Broker, BrokerClock
 from tests.support.rabbit import RabbitStores
-from tests.test_queue_embedded import (  # noqa: F401  (they run here on the fixture `stores` of this file)
-    MANY,
-    all_of,
-    bodies,
-    messages,
+from tests.support.stores import MANY, all_of, bodies, messages, waits
+from tests.test_queue_contract import (  # noqa: F401  (they run here on the fixture `stores` of this file)
     test_a_consumer_gets_what_is_there_and_what_comes,
     test_a_consumer_that_fails_does_not_take_the_others_along,
     test_a_consumer_that_has_stopped_gets_nothing_and_keeps_what_it_has,
@@ -37,9 +34,8 @@ from tests.test_queue_embedded import (  # noqa: F401  (they run here on the fix
     test_settling_publishes_what_it_led_to_and_takes_the_message_off,
     test_what_a_dying_process_held_reaches_those_that_live,
     test_what_was_published_is_there_after_the_store_was_closed_and_opened,
-    waits,
 )
-from tests.test_queue_embedded import test_a_message_comes_when_it_is_due_and_not_before as comes_when_due
+from tests.test_queue_contract import test_a_message_comes_when_it_is_due_and_not_before as comes_when_due
 
 
 @pytest.fixture
