@@ -10,15 +10,11 @@ import pytest
 
 from mqlite.loop.datagram import Datagram
 from mqlite.loop.task import Timeout, timeout
+from tests.support import loop
 from tests.support.loop import LoopBench, open_descriptors
 from tests.support.process import HOST
 
-
-@pytest.fixture
-def bench(closing: contextlib.ExitStack) -> LoopBench:
-    made = LoopBench()
-    closing.callback(made.close)
-    return made
+bench = loop.bench  # fixture
 
 
 @pytest.fixture(params=[HOST, '::1'])

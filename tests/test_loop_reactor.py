@@ -17,16 +17,12 @@ from mqlite.loop.clock import Clock, Ready, VirtualClock
 from mqlite.loop.reactor import READ, WRITE, Reactor
 from mqlite.loop.task import Waiter, sleep
 from mqlite.loop.timers import TimerQueue
+from tests.support import loop
 from tests.support.loop import LoopBench, open_descriptors
 
 YEAR = 365 * 86400.0
 
-
-@pytest.fixture
-def bench(closing: contextlib.ExitStack) -> LoopBench:
-    made = LoopBench()
-    closing.callback(made.close)
-    return made
+bench = loop.bench  # fixture
 
 
 @pytest.fixture

@@ -8,14 +8,10 @@ import pytest
 
 from mqlite.loop.sync import Signal
 from mqlite.loop.task import Cancelled, Task, Timeout, Waiter, sleep, timeout
+from tests.support import loop
 from tests.support.loop import LoopBench
 
-
-@pytest.fixture
-def bench(closing: contextlib.ExitStack) -> LoopBench:
-    made = LoopBench()
-    closing.callback(made.close)
-    return made
+bench = loop.bench  # fixture
 
 
 async def wait_and_log(waiter: Waiter[str], log: list[str]) -> None:

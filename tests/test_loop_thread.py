@@ -11,15 +11,11 @@ import pytest
 
 from mqlite.loop.task import Cancelled, sleep
 from mqlite.loop.thread import WorkerThread
+from tests.support import loop
 from tests.support.loop import LoopBench
 from tests.support.process import wait_until
 
-
-@pytest.fixture
-def bench(closing: contextlib.ExitStack) -> LoopBench:
-    made = LoopBench()
-    closing.callback(made.close)
-    return made
+bench = loop.bench  # fixture
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import threading
@@ -13,15 +12,11 @@ import pytest
 from mqlite.loop.stream import HIGH_WATER, RECEIVE_SIZE, ConnectionLost, Stream
 from mqlite.loop.task import Timeout
 from mqlite.loop.tls import TlsError, client_context
+from tests.support import loop
 from tests.support.loop import LoopBench
 from tests.support.peers import Certificate
 
-
-@pytest.fixture
-def bench(closing: contextlib.ExitStack) -> LoopBench:
-    made = LoopBench()
-    closing.callback(made.close)
-    return made
+bench = loop.bench  # fixture
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ import struct
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
+
 from mqlite.loop.clock import Clock, VirtualClock
 from mqlite.loop.reactor import Reactor
-from mqlite.loop.stream import Stream
+from mqlite.loop.stream import ConnectionLost, Stream
 from mqlite.loop.task import sleep
 from tests.support.process import HOST
 
@@ -62,6 +64,28 @@ class LoopBench:
     def close(self) -> None:
         self._closing.close()
         assert self.errors == []
+
+
+@pytest.fixture
+def bench(closing: contextlib.ExitStack) -> LoopBench:
+    """A test file takes this fixture by assigning it."""
+    made = LoopBench()
+    closing.callback(made.close)
+    return made
+
+
+async def lines_of(stream: Stream, limit: int = 100) -> list[bytes]:
+    """All lines until the connection ends."""
+    lines = []
+    while True:
+        line = stream.next_line(limit)
+        if line is not None:
+            lines.append(line)
+            continue
+        try:
+            await stream.wait_bytes()
+        except ConnectionLost:
+            return lines
 
 
 def reset(sock: socket.socket) -> None:
