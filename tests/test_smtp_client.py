@@ -1,20 +1,21 @@
-"""The SMTP client against a scripted server: every stage and everything that can go wrong in it."""
+"""The SMTP client against a scripted server: every stage and everything that can go wrong in it.
+
+The next message that is announced with the end of the one before is in test_smtp_client_announced.py, TLS in
+test_smtp_client_tls.py, whole conversations in test_smtp_client_dialogues.py.
+"""
 
 from __future__ import annotations
 
-import ssl
-from contextlib import ExitStack
-from typing import Callable
-
 import pytest
 
-from mqlite.loop.tls import TlsContext, client_context
+from mqlite.loop.tls import client_context
 from mqlite.smtp.client import TIME_LIMITS
-from mqlite.smtp.reply import ClientFailure, Reply
+from mqlite.smtp.reply import Reply
+from tests.support import smtp_client
 from tests.support.exchanger import DEAF, DROP, SILENCE, ClientBench
-from tests.support.peers import Certificate
+from tests.support.smtp_client import PIPELINING, Make, attempt, failed, summary
 
-PIPELINING = b'PIPELINING'
+bench, make = smtp_client.bench, smtp_client.make  # fixtures
 #   stage        state       script before it         pipelining makes a difference
 STAGES = [
     ('CONNECT',  'intro',    {},                      False),
@@ -43,40 +44,6 @@ CASES = [(stage, state, before, pipelining, reply, kind, code, usable)
          for stage, state, before, differs in STAGES for reply, kind, code, usable in REPLIES
          for pipelining in ((False, True) if differs else (False,))
          if not (stage == 'EHLO' and code == 550)]  # then HELO is tried: see below
-
-Make = Callable[..., ClientBench]
-
-
-@pytest.fixture
-def make(closing: ExitStack) -> Make:
-    """make(extension, …, tls=…): a bench, closed at the end."""
-    def start(*extensions: bytes, tls: TlsContext | None = None, client_tls: TlsContext | None = None) -> ClientBench:
-        bench = ClientBench(*extensions, tls=tls, client_tls=client_tls)
-        closing.callback(bench.close)
-        return bench
-    return start
-
-
-@pytest.fixture(params=[(), (PIPELINING,)], ids=['one by one', 'pipelined'])
-def bench(make: Make, request: pytest.FixtureRequest) -> ClientBench:
-    """A bench whose session has been greeted, without and with pipelining."""
-    made = make(*request.param)
-    assert made.start() is None
-    return made
-
-
-def attempt(bench: ClientBench) -> Reply | ClientFailure:
-    return bench.start() or bench.send()
-
-
-def failed(outcome: Reply | ClientFailure | None) -> ClientFailure:
-    assert isinstance(outcome, ClientFailure)
-    return outcome
-
-
-def summary(outcome: Reply | ClientFailure | None) -> tuple[str, str, int | None]:
-    failure = failed(outcome)
-    return failure.state, failure.kind, failure.reply.code if failure.reply else None
 
 
 @pytest.mark.parametrize(('stage', 'state', 'before', 'pipelining', 'reply', 'kind', 'code', 'usable'), CASES,
@@ -155,73 +122,6 @@ def test_what_leaves_in_one_write(make: Make, extensions: list[bytes], together:
     bench.exchanger.script['MAIL'] = DEAF
     bench.send()
     assert bench.exchanger.clients[0].take() == together
-
-
-# announced with the end of the message before
-
-
-def test_the_next_message_is_announced(make: Make) -> None:
-    bench = make(PIPELINING)
-    assert bench.start() is None
-    assert [isinstance(outcome, Reply) for outcome in bench.send_two('r@b.example', 'other@b.example')] == [True, True]
-    assert (bench.session.messages, bench.session.sent_data, bench.session.ready) == (2, 17, True)
-    assert isinstance(bench.send('third@b.example'), Reply)
-    assert bench.exchanger.recipients == ['r@b.example', 'other@b.example', 'third@b.example']
-    assert bench.exchanger.verbs == ['EHLO', *['MAIL', 'RCPT', 'DATA'] * 3]
-
-
-def test_the_announcement_leaves_with_the_final_dot(make: Make) -> None:
-    bench = make(PIPELINING)
-    assert bench.start() is None
-    bench.exchanger.script['.'] = DEAF
-    bench.send_two('r@b.example', 'other@b.example')
-    assert bench.exchanger.clients[0].take() == b'MAIL FROM:<s@a.example>\r\nRCPT TO:<other@b.example>\r\nDATA\r\n'
-
-
-@pytest.mark.parametrize(('extensions', 'wishes'), [([], {}), ([PIPELINING], {'require_tls': True})])
-def test_no_announcement(make: Make, extensions: list[bytes], wishes: dict[str, bool]) -> None:
-    bench = make(*extensions)
-    assert bench.start() is None
-    outcome, = bench.send_two('r@b.example', 'other@b.example', **wishes)
-    assert isinstance(outcome, Reply) and bench.session.ready
-
-
-def test_a_server_that_ignores_what_is_announced(make: Make) -> None:
-    """Haraka answers 503 to each command that is here before its answer to the message."""
-    bench = make(PIPELINING)
-    assert bench.start() is None
-    bench.exchanger.script.update({'MAIL': [b'250 ok', b'503 smuggled'], 'RCPT': [b'250 ok', b'503 smuggled'],
-                                   'DATA': [b'354 go', b'503 smuggled']})
-    assert [isinstance(outcome, Reply) for outcome in bench.send_two('r@b.example', 'other@b.example')] == [True, True]
-    assert bench.exchanger.recipients == ['r@b.example', 'other@b.example'] and bench.session.messages == 2
-    outcome, = bench.send_two('third@b.example', 'fourth@b.example')
-    assert isinstance(outcome, Reply) and bench.session.ready and not bench.session.begun
-    assert bench.exchanger.verbs == ['EHLO', *['MAIL', 'RCPT', 'DATA'] * 2, 'RSET', *['MAIL', 'RCPT', 'DATA'] * 2]
-
-
-#   reply to the first dot, script of the second message; what comes of both, and whether the session can go on
-@pytest.mark.parametrize(('dot', 'script', 'outcomes', 'usable'), [
-    (b'550 no', {},                       [('message', 'error', 550), 'taken'],                          True),
-    (b'450 no', {'RCPT': b'550 never'},   [('message', 'error', 450), ('rcptto', 'error', 550)],         True),
-    (b'550 no', {'MAIL': b'503 nested'},  [('message', 'error', 550), 'taken'],                          True),
-    (b'550 no', {'MAIL': b'550 nested'},  [('message', 'error', 550), ('mailfrom', 'error', 550)],       False),
-    (b'250 ok', {'MAIL': b'550 never'},   ['taken', ('mailfrom', 'error', 550)],                         True),
-    (b'250 ok', {'MAIL': b'421 bye'},     ['taken', ('mailfrom', 'error', 421)],                         False),
-    (b'250 ok', {'MAIL': DROP},           ['taken', ('mailfrom', 'lost', None)],                         False),
-    (b'421 bye' + DROP, {},               [('message', 'error', 421)],                                   False),
-    (b'250 ok\r\n250 ok', {},             ['taken', ('data', 'invalid', 250)],                           False),
-])
-def test_what_was_announced_is_not_mistaken(make: Make, dot: bytes, script: dict[str, bytes], outcomes: list[object],
-                                            usable: bool) -> None:
-    bench = make(PIPELINING)
-    assert bench.start() is None
-    bench.exchanger.script.update({'.': [dot], **{stage: [b'250 ok', reply] for stage, reply in script.items()}})
-    found = bench.send_two('r@b.example', 'other@b.example')
-    assert ['taken' if isinstance(outcome, Reply) else summary(outcome) for outcome in found] == outcomes
-    assert bench.session.usable is usable
-    assert bench.session.ready is usable
-    if usable:
-        assert isinstance(bench.send('third@b.example'), Reply)
 
 
 def test_helo_after_ehlo_is_refused(make: Make) -> None:
@@ -429,76 +329,3 @@ def test_no_goodbye_to_who_has_left(bench: ClientBench, reply: bytes) -> None:
     bench.send()
     bench.quit()
     assert 'QUIT' not in bench.exchanger.verbs and bench.session.stream.closed
-
-
-# TLS
-
-
-@pytest.fixture
-def server_tls(certificate: Certificate) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.certificate, certificate.key)
-    return context
-
-
-def test_starttls(make: Make, server_tls: ssl.SSLContext) -> None:
-    bench = make(b'PIPELINING', tls=server_tls, client_tls=client_context())
-    assert isinstance(attempt(bench), Reply)
-    assert bench.exchanger.verbs == ['EHLO', 'STARTTLS', 'EHLO', 'MAIL', 'RCPT', 'DATA']
-    cipher = bench.session.stream.cipher
-    assert cipher is not None and cipher[1].startswith('TLS')
-    bench.quit()
-    assert bench.exchanger.verbs[-1] == 'QUIT'
-
-
-def test_what_was_said_in_clear_is_forgotten(make: Make, server_tls: ssl.SSLContext) -> None:
-    bench = make(tls=server_tls, client_tls=client_context())
-    bench.exchanger.script['EHLO'] = [b'250-mx.example\r\n250-SIZE\r\n250 STARTTLS', b'502 what?']
-    assert isinstance(attempt(bench), Reply)
-    assert bench.exchanger.commands[2:5] == [b'EHLO me.example', b'HELO me.example', b'MAIL FROM:<s@a.example>']
-
-
-def test_no_starttls_without_a_context_or_an_offer(make: Make, server_tls: ssl.SSLContext) -> None:
-    for bench in (make(tls=server_tls), make(client_tls=client_context())):
-        assert isinstance(attempt(bench), Reply)
-        assert 'STARTTLS' not in bench.exchanger.verbs
-
-
-@pytest.mark.parametrize(('reply', 'outcome'), [
-    (b'454 4.7.0 no TLS now',             ('starttls', 'error', 454)),
-    (b'554 never',                        ('starttls', 'error', 554)),
-    (b'421 bye',                          ('starttls', 'error', 421)),
-    (b'354 go',                           ('starttls', 'invalid', 354)),
-    (b'what?',                            ('starttls', 'invalid', None)),
-    (SILENCE,                             ('starttls', 'timeout', None)),
-    (DROP,                                ('starttls', 'lost', None)),
-    (b'220 go\r\n250-evil\r\n250 SIZE',   ('starttls', 'invalid', None)),
-    (b'220 go\r\n2',                      ('starttls', 'invalid', None)),
-    (b'220 go' + DEAF,                    ('handshake', 'timeout', None)),
-    (b'220 go' + DROP,                    ('handshake', 'lost', None)),
-])
-def test_starttls_goes_wrong(make: Make, server_tls: ssl.SSLContext, reply: bytes,
-                             outcome: tuple[str, str, int | None]) -> None:
-    bench = make(tls=server_tls, client_tls=client_context())
-    bench.exchanger.script['STARTTLS'] = reply
-    begin = bench.reactor.now()
-    assert summary(bench.start()) == outcome
-    waited = TIME_LIMITS[outcome[0]] if outcome[1] == 'timeout' else 0
-    assert bench.reactor.now() - begin == pytest.approx(waited, abs=0.5)
-
-
-def test_no_version_in_common(make: Make, server_tls: ssl.SSLContext) -> None:
-    server_tls.maximum_version = ssl.TLSVersion.TLSv1_2
-    context = client_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    bench = make(tls=server_tls, client_tls=context)
-    assert summary(bench.start()) == ('handshake', 'error', None)
-
-
-def test_tls_1_3_refused_after_the_handshake(make: Make, server_tls: ssl.SSLContext, certificate: Certificate) -> None:
-    """A server that insists on a certificate of ours notices that there is none when we think we are done."""
-    server_tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    server_tls.verify_mode = ssl.CERT_REQUIRED
-    server_tls.load_verify_locations(certificate.certificate)
-    bench = make(tls=server_tls, client_tls=client_context())
-    assert summary(bench.start()) == ('handshake', 'lost', None)

@@ -22,7 +22,6 @@ from mqlite.smtp.reply import ClientFailure, Reply
 from mqlite.smtp.sasl_client import Login
 from tests.support.dialogue import Dialogue, Turn, read_dialogue
 from tests.support.loop import LoopBench
-from tests.support.peers import Certificate
 from tests.support.process import HOST, ROOT
 from tests.support.smtp import any_client_context
 
@@ -117,13 +116,6 @@ async def play(bench: LoopBench, dialogue: Dialogue, tls: ssl.SSLContext, one_by
     assert results == dialogue.results
     await bench.settle()
     assert theirs.take() == b'', 'the client says more than the dialogue'
-
-
-@pytest.fixture
-def server_tls(certificate: Certificate) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.certificate, certificate.key)
-    return context
 
 
 @pytest.mark.parametrize(('path', 'shape'), CASES, ids=lambda value: getattr(value, 'stem', value))
