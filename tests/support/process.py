@@ -141,10 +141,11 @@ class Process:
     def wait(self, seconds: float = WAIT_SECONDS) -> int:
         """Until it ends by itself; the exit status, negative for a signal."""
         try:
-            return self._popen.wait(seconds)
-        except subprocess.TimeoutExpired:
+            wait_until(lambda: not self.running, 'its end', seconds, 0.002)    # Popen.wait looks every 50 ms
+        except AssertionError:
             raise AssertionError(f'{" ".join(self.command)}: still running after {seconds} s; its output:\n'
                                  f'{self.output()}') from None
+        return int(self._popen.returncode)
 
     def kill(self) -> None:
         """`kill -9` for all of its group, and reap."""
