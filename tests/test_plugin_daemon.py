@@ -62,7 +62,7 @@ def test_a_plugin_asks_an_http_server(start_daemon: Start, plugins: Path, closin
     server = http.server.ThreadingHTTPServer((HOST, 0), Answers)
     closing.callback(server.server_close)
     closing.callback(server.shutdown)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     lookup.build_lookup(plugins, server.server_port)
     daemon = start_daemon(plugin_directory=plugins, rabbitmq_inbox='inbox')
     with lookup.waiting(daemon, 'ask@bad.example') as bad, lookup.waiting(daemon, 'ask@good.example') as good:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import smtplib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pika
@@ -13,9 +14,10 @@ import pytest
 
 from tests.support.amqp_clients import Published, pika_publish, pika_read
 from tests.support.broker import MAX_MESSAGE_SIZE, Broker
-from tests.support.daemon import Daemon, run_cli
+from tests.support.command import in_process
+from tests.support.daemon import Daemon
 from tests.support.load import send
-from tests.support.process import HOST, free_port, wait_until
+from tests.support.process import HOST, ROOT, free_port, wait_until
 from tests.support.sink import CapturingSink
 
 Start = Callable[..., Daemon]
@@ -37,12 +39,15 @@ def channel(broker: Broker) -> Iterator[Any]:
     connection.close()
 
 
+queue = partial(in_process(ROOT), 'queue')      # it finds no configuration there
+
+
 def refusal(*words: str, **settings: object) -> str:
     """The one line with which a `queue` command fails."""
     options = [f'--{name.replace("_", "-")}={value}' for name, value in settings.items()]
-    done = run_cli('queue', *(words or ('list',)), *options)
-    lines = done.stderr.decode().splitlines()
-    assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith('mqlite: '), (done.returncode, lines)
+    done = queue(*(words or ('list',)), *options)
+    lines = done.errors.splitlines()
+    assert done.status == 1 and len(lines) == 1 and lines[0].startswith('mqlite: '), done
     return lines[0]
 
 
@@ -75,7 +80,7 @@ def test_a_queue_that_was_declared_otherwise(empty: Broker, there: dict[str, Any
         one.queue_declare('results', **there)
     line = refusal(queue_address=empty.url, **settings)
     assert 'queue results is there already' in line and f'make {expected} fit it' in line
-    assert run_cli('queue', 'list', f'--queue-address={empty.url}', '--rabbitmq-declare=false').returncode == 0
+    assert queue('list', f'--queue-address={empty.url}', '--rabbitmq-declare=false').status == 0
 
 
 def test_an_exchange_that_is_not_there_or_another_one(empty: Broker) -> None:
