@@ -22,7 +22,7 @@ from tests.support.peers import Certificate, SmtpSink, make_certificate
 from tests.support.process import ROOT
 from tests.support.sink import CapturingSink
 
-# Nobody signs what tests trust; the authorities of a host, 140 of them, take each context 50 ms to read, a daemon's too.
+# No test trusts an authority of this host. To read 140 of them takes 50 ms for each context, those of daemons too.
 os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
 
 

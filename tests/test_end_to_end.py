@@ -21,7 +21,7 @@ import pytest
 from mqlite.queues.contract import Message
 from mqlite.queues.sqlite import Batch, Database
 from tests.support.c_plugin import build_plugin
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.load import connect, send
 from tests.support.peers import SmtpSink, smtp_source
 from tests.support.process import HOST, ROOT, find_program
@@ -209,8 +209,8 @@ def test_a_server_with_broken_tls_gets_it_in_clear(start_daemon: Start, tls_sink
 def test_what_a_client_asks_for_goes_on_to_the_next_server(start_daemon: Start, sink: CapturingSink) -> None:
     """DSN, SMTPUTF8 and local parts that RFC 5321 does not know, all the way."""
     sink.extensions += [b'DSN', b'SMTPUTF8']
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, dsn_advertise='1', dsn_ret='FULL',
-                          smtp_validate_address='loose', validate_recipient='loose')
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, dsn_advertise='1',
+                          dsn_ret='FULL', smtp_validate_address='loose', validate_recipient='loose')
     with connect(daemon.port) as client:
         client.sendmail('ä@bücher.example', ['c..d.@example.com'], 'Subject: ü\r\n\r\nx\r\n'.encode(),
                         ['SMTPUTF8', 'BODY=8BITMIME', 'ENVID=a+2Bb'], ['NOTIFY=SUCCESS,DELAY', 'ORCPT=rfc822;a@b'])
@@ -235,7 +235,7 @@ def publish(daemon: Daemon, *documents: dict[str, object]) -> None:
 
 
 def test_a_published_document_keeps_what_it_asks_for(start_daemon: Start, sink: CapturingSink) -> None:
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_retry='retry')
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_retry='retry')
     sink.script = {'RCPT': [b'450 4.2.1 later'], 'DATA': [b'503 5.5.1 no recipients']}
     tomorrow = time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(time.time() + 86400))
     document = {'envelope': 'a@example.org', 'recipient': 'b@example.com', 'mime': 'Subject: x\n\ny', 'keepmime': True,
@@ -253,7 +253,7 @@ def test_a_published_document_keeps_what_it_asks_for(start_daemon: Start, sink: 
 
 
 def test_attempts_end(start_daemon: Start, sink: CapturingSink) -> None:
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_failure='failure')
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_failure='failure')
     sink.script = {'RCPT': b'450 4.2.1 later', 'DATA': b'503 5.5.1 no recipients'}
     base = {'recipient': 'b@example.com', 'mime': 'x'}
     publish(daemon, {**base, 'maxattempts': 1}, {**base, 'maxdelivertime': '2020-01-01 00:00:00'})
@@ -262,7 +262,7 @@ def test_attempts_end(start_daemon: Start, sink: CapturingSink) -> None:
 
 
 def test_poison_is_given_up_once_with_the_reason(start_daemon: Start, sink: CapturingSink) -> None:
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_failure='failure')
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_failure='failure')
     poison = [b'', b'{"recipient": ', b'[]', b'{"mime": "x"}', b'{"recipient": "nobody", "mime": "x"}',
               b'{"recipient": "a@example.com"}', b'{"recipient": "a@example.com", "mime": "x", "retries": "soon"}',
               b'[' * 100_000, b'\xff\xfe', b'{"recipient": "a@example.com", "mime": "\\ud800"}']
@@ -295,7 +295,7 @@ def test_plugins_take_part_on_both_ways(start_daemon: Start, sink: CapturingSink
 
 
 def test_a_smarthost_that_is_ourselves(start_daemon: Callable[..., Daemon]) -> None:
-    daemon = start_daemon(processes=2)
+    daemon = start_daemon(program=ALERT, processes=2)
     line = json.dumps({'recipient': 'r@b.example', 'mime': 'x',
                        'smarthost': {'hostname': HOST, 'port': daemon.port}}).encode()
     assert daemon.cli('queue', 'publish', 'outbox', input=line).returncode == 0

@@ -9,11 +9,12 @@ from typing import Callable
 
 import pytest
 
+from mqlite.database.live import LOOK_SECONDS
 from mqlite.delivery import pauses
 from mqlite.message.identifier import format_moment
 from mqlite.operate_command import OBEYED_SECONDS
 from tests.support.command import Ended, in_process
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.database import execute, make_database
 from tests.support.process import HOST, wait_until
 from tests.support.sink import CapturingSink
@@ -106,10 +107,20 @@ def test_what_waits_goes_now(run: Run, what: str, gone: list[str]) -> None:
     assert run('requeue', 'all').errors == f'{3 - len(gone)} go now\n', 'the others still wait'
 
 
+@pytest.fixture
+def resume_waits_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[Daemon], None]:
+    """`resume` waits no longer than until the daemon says, in the log since its start, that it has seen a change."""
+    def set_up(daemon: Daemon) -> None:
+        assert 'table paused has changed' not in daemon.output()
+        monkeypatch.setattr('mqlite.operate_command._wait', lambda _seconds: wait_until(
+            lambda: 'table paused has changed' in daemon.output(), 'the daemon to see it'))
+    return set_up
+
+
 def test_a_daemon_obeys_and_remembers(start_daemon: Callable[..., Daemon], sink: CapturingSink, tmp_path: Path,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+                                      resume_waits_for: Callable[[Daemon], None]) -> None:
     """A pause holds what comes, also over a restart; at its end everything goes, and what is suppressed does not."""
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_failure='failure',
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, rabbitmq_failure='failure',
                           database_address=f'sqlite://{tmp_path}/config.db')
 
     def command(*words: str) -> None:
@@ -131,7 +142,8 @@ def test_a_daemon_obeys_and_remembers(start_daemon: Callable[..., Daemon], sink:
         'suppression', 'error', 551, '5.1.1', 'Spamtrap')
     daemon.stop()
     daemon.start()
-    assert pauses.SHORTEST_HOLD > 2 * OBEYED_SECONDS
+    assert pauses.SHORTEST_HOLD > 2 * OBEYED_SECONDS >= 4 * LOOK_SECONDS
+    resume_waits_for(daemon)
     command('resume', 'domain', 'b.example')
     recipients = sorted(taken.recipients[0] for taken in sink.wait_for(2))
     assert recipients == [b'RCPT TO:<1@b.example>', b'RCPT TO:<2@c.example>']
@@ -139,15 +151,16 @@ def test_a_daemon_obeys_and_remembers(start_daemon: Callable[..., Daemon], sink:
 
 @pytest.mark.parametrize('database', [True, False])
 def test_a_daemon_that_starts_without_sending(start_daemon: Callable[..., Daemon], sink: CapturingSink, tmp_path: Path,
-                                              database: bool) -> None:
+                                              resume_waits_for: Callable[[Daemon], None], database: bool) -> None:
     """Until it is told to, or started without the setting where there is no database to tell it through."""
     settings = {'database_address': f'sqlite://{tmp_path}/config.db'} if database else {}
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, paused='true', **settings)
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, paused='true', **settings)
     assert daemon.cli('queue', 'publish', 'outbox', input=b'{"recipient": "1@b.example", "mime": "x"}').returncode == 0
     wait_until(lambda: b'outbox                           0         1' in daemon.cli('queue', 'list').stdout,
                'the message to be put back')
     assert sink.connections == 0
     if database:
+        resume_waits_for(daemon)
         assert daemon.cli('resume').returncode == 0
     else:
         daemon.stop()

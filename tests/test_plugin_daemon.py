@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import lookup, misbehaviour
 from tests.support.c_plugin import build_plugin
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.process import HOST
 from tests.support.sink import CapturingSink
 
@@ -91,7 +91,7 @@ void mq_initialize(void) { register_core_post_initiate_connection_smtp_hook_last
 def test_a_crash_in_a_hook_is_named(start_daemon: Start, sink: CapturingSink, plugins: Path, tmp_path: Path) -> None:
     """It happens once; the message is taken up again by the next worker."""
     build_plugin(plugins, CRASH.replace('FILE_NAME', f'"{tmp_path}/crashed"'), name='10-crash')
-    daemon = start_daemon(plugin_directory=plugins, smtp_sink_address=HOST, smtp_sink_port=sink.port)
+    daemon = start_daemon(program=ALERT, plugin_directory=plugins, smtp_sink_address=HOST, smtp_sink_port=sink.port)
     daemon.cli('queue', 'publish', 'outbox', input=b'{"recipient": "b@example.com", "mime": "Subject: x\\r\\n\\r\\n"}')
     sink.wait_for(1)
     assert 'SIGSEGV) in 10-crash.so: core_post_initiate_connection_smtp' in daemon.output()

@@ -18,7 +18,7 @@ import pytest
 
 from mqlite.plugin import abi
 from tests.support.c_plugin import build_plugin
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.peers import Certificate, SmtpSink
 from tests.support.plugins import OLD, VERSION
 from tests.support.process import HOST, ROOT, find_program
@@ -56,9 +56,10 @@ class Run:
         build_plugin(plugins, SOURCE.read_text(), f'-DMQ_API_GENERATION={generation}', '-lev', '-lfastjson', '-ljson-c',
                      name='10-table')
         build_plugin(plugins, (OLD if old else VERSION) + SECOND, name='20-second')
-        self.daemon = Daemon(folder, plugin_directory=plugins, smtp_sink_address=HOST, smtp_sink_port=self.sink.port,
-                             smtp_range='192.0.2.0/24', rabbitmq_inbox='inbox', rabbitmq_local='local',
-                             smtp_certificate=certificate.certificate, smtp_key=certificate.key)
+        self.daemon = Daemon(folder, ALERT, plugin_directory=plugins, smtp_sink_address=HOST,
+                             smtp_sink_port=self.sink.port, smtp_range='192.0.2.0/24', rabbitmq_inbox='inbox',
+                             rabbitmq_local='local', smtp_certificate=certificate.certificate,
+                             smtp_key=certificate.key)
         try:
             self.daemon.start()
             self.replies = self.talk()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.amqp_clients import CLIENTS
 from tests.support.broker import Broker
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.database import make_database
 from tests.support.load import connect
 from tests.support.process import ROOT, wait_until
@@ -25,7 +25,8 @@ def test_each_has_its_queue(start_daemon: Callable[..., Daemon], broker: Broker,
     file = make_database(str(database))
     file.add('locals', {'address': '*@local.example', 'type': 'fnmatch'})
     file.close()
-    daemon = start_daemon(queue_address=broker.url, database_address=f'sqlite://{database}', spool_directory=spool,
+    daemon = start_daemon(program=ALERT, queue_address=broker.url, database_address=f'sqlite://{database}',
+                          spool_directory=spool,
                           rabbitmq_inbox='inbox', rabbitmq_local='local', rabbitmq_reports='reports',
                           rabbitmq_refused='refused')
     with connect(daemon.port) as client:
@@ -39,6 +40,7 @@ def test_each_has_its_queue(start_daemon: Callable[..., Daemon], broker: Broker,
         client.send(b'bare\n\r\n.\r\n')
         assert client.getreply()[0] == 550
     (spool / '.new').write_bytes(b'From: me@example.org\nTo: file@example.org\n\nhello\n')
+    os.utime(spool / '.new', (0, 0))                    # nobody has written to it for a while
     os.rename(spool / '.new', spool / 'new')
     expected = {'inbox': ['file@example.org', 'you@example.org'], 'local': ['you@local.example'],
                 'reports': ['reports@local.example'], 'refused': ['you@local.example']}

@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 
 from tests.support.command import Ended, in_process
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.process import HOST
 from tests.support.sink import CapturingSink
 
@@ -137,7 +137,7 @@ def test_what_goes_wrong(submit: Run, documents: Documents, arguments: list[str]
 
 
 def test_a_running_daemon_delivers_it(start_daemon: Callable[..., Daemon], sink: CapturingSink) -> None:
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port)
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port)
     assert daemon.cli('a@example.com', '--envelope=b@example.org', input=b'Subject: x\n\n.y\n').returncode == OK
     [arrived] = sink.wait_for(1)
     assert arrived.mail.startswith(b'MAIL FROM:<b@example.org>') and arrived.recipients == [b'RCPT TO:<a@example.com>']

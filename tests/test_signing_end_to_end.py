@@ -9,7 +9,7 @@ from typing import Any, Callable
 import dkim
 import pytest
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.database import execute, insert, make_database
 from tests.support.process import HOST, wait_until
 from tests.support.signing import answer, key_pair
@@ -24,7 +24,7 @@ def deliver(tmp_path: Path, start_daemon: Callable[..., Daemon],
             sink: CapturingSink) -> Callable[..., tuple[bytes, dict[str, Any]]]:
     """deliver(setting=..., document={...}): what arrives (b'' for nothing), and the document with its result."""
     def run(document: dict[str, Any], **settings: object) -> tuple[bytes, dict[str, Any]]:
-        daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, **settings)
+        daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, **settings)
         line = json.dumps({**DOCUMENT, **document}).encode()
         assert daemon.cli('queue', 'publish', 'outbox', input=line).returncode == 0
         [result] = daemon.take('results', 1)

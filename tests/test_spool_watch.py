@@ -271,6 +271,7 @@ def test_as_the_user_that_it_becomes(start_daemon: Callable[..., Daemon]) -> Non
             os.chown(path, user.pw_uid, user.pw_gid)
         for file in ('secret', 'ours'):
             (folder / 'spool' / file).write_text(TEXT.format(f'{file}@example.org'))
+            os.utime(folder / 'spool' / file, (0, 0))
         (folder / 'spool/secret').chmod(0)
         daemon = Daemon(folder, user=user.pw_name, spool_directory=folder / 'spool',
                         spool_fail_directory=folder / 'fail', rabbitmq_inbox='inbox')

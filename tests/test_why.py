@@ -24,7 +24,8 @@ from mqlite.message.document import Document
 from mqlite.queues.contract import Delivery
 from mqlite.settings import load
 from mqlite.why_text import write_answer
-from tests.support.daemon import Daemon, run_cli
+from tests.support.command import run_here
+from tests.support.daemon import ALERT, Daemon
 from tests.support.database import Notes, execute, insert, make_database
 from tests.support.loop import LoopBench
 from tests.support.process import HOST, wait_until
@@ -278,7 +279,7 @@ def test_a_daemon_is_asked(start_daemon: Callable[..., Daemon], sink: CapturingS
     path = str(tmp_path / 'config.db')
     make_database(path).close()
     execute(path, insert('flood_responses', name='grey', pattern='greylisted', type='substr', pause=900))
-    daemon = start_daemon(smtp_sink_address=HOST, smtp_sink_port=sink.port, processes=2,
+    daemon = start_daemon(program=ALERT, smtp_sink_address=HOST, smtp_sink_port=sink.port, processes=2,
                           database_address=f'sqlite://{tmp_path}/config.db')
 
     def why(text: str) -> str:
@@ -308,5 +309,5 @@ def test_a_daemon_is_asked(start_daemon: Callable[..., Daemon], sink: CapturingS
 
 @pytest.mark.parametrize('words', [(), ('a', 'b')])
 def test_wrong_usage(tmp_path: Path, words: tuple[str, ...]) -> None:
-    ended = run_cli('why', *words, cwd=tmp_path)
-    assert ended.returncode == 2 and b'usage: why' in ended.stderr
+    ended = run_here(tmp_path, 'why', *words)
+    assert ended.status == 2 and 'usage: why' in ended.errors

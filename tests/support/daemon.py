@@ -21,6 +21,17 @@ from tests.support.peers import Certificate
 from tests.support.process import HOST, ROOT, WAIT_SECONDS, Process, answers, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
+# The same program, for what others do to it: it looks every 50 ms for that, not every second.
+ALERT = (sys.executable, '-c', """
+import functools, sys
+from mqlite import cli
+from mqlite.database import live
+from mqlite.queues import open
+from mqlite.spool import watch
+live.LOOK_SECONDS = watch.LOOK_SECONDS = 0.05
+open.EmbeddedStore = functools.partial(open.EmbeddedStore, poll_seconds=0.05)
+sys.exit(cli.main())
+""")
 BYTE_CODE = tempfile.mkdtemp(prefix='mqlite-byte-code-')        # compiled once, whatever this Python is told to keep
 Path(BYTE_CODE).chmod(0o755)                                    # a daemon without privileges reads it
 atexit.register(shutil.rmtree, BYTE_CODE)
@@ -97,7 +108,7 @@ class Daemon:
     def cli(self, *arguments: str, input: bytes = b'') -> subprocess.CompletedProcess[bytes]:
         """`mqlite ARGUMENTS --config` of this daemon; that of the checkout runs in this process."""
         words = [*arguments, '--config', str(self.config)]
-        if self.program != CHECKOUT:
+        if self.program not in (CHECKOUT, ALERT):
             return run_cli(*words, input=input, program=self.program, cwd=self.folder)
         from tests.support.command import run_here  # here, not above: see there
         ended = run_here(self.folder, *words, input=input)
