@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 
 from mqlite.database.live import Database
-from mqlite.delivery import route
+from mqlite.delivery import destinations, route
 from mqlite.delivery.attempt import Dialler
 from mqlite.delivery.controls import Controls
 from mqlite.delivery.engine import Engine, EngineConfig
@@ -87,6 +87,7 @@ class Bench:
         self.clock = self.reactor.clock
         self.exchanger = Exchanger(self.reactor, b'PIPELINING', b'8BITMIME', tls=tls)
         monkeypatch.setattr(route, 'SMTP_PORT', self.exchanger.port)
+        monkeypatch.setattr(destinations, 'SWEEP_SECONDS', 1800.0)      # a day of minutes is 1440 jumps of 2 ms
         self.nameserver = Nameserver(self.reactor, answer)
         resolver = Resolver(self.reactor, ResolverConfig(
             (self.nameserver.address,), 5.0, 1.0, 2, False, hosts_file=str(folder / 'hosts'),
