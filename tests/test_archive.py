@@ -6,6 +6,7 @@ copied, by hard links where the file system has them, to where everybody may rea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,10 +70,13 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def test_it_takes_keeps_and_delivers_under_every_python(archive: Path, public: Path, sink: CapturingSink) -> None:
-    pythons = interpreters()
-    for number, python in enumerate(pythons, 1):
-        installed, state = public / f'installed-{number}', public / f'state-{number}'
+def test_it_takes_keeps_and_delivers_under_every_python(archive: Path, public: Path,
+                                                        closing: contextlib.ExitStack) -> None:
+    def install_and_try(python: str) -> None:
+        folder, sink = Path(tempfile.mkdtemp(dir=public)), CapturingSink()
+        closing.callback(sink.close)
+        folder.chmod(0o755)
+        installed, state = folder / 'installed', folder / 'state'
         installed.mkdir()
         state.mkdir()
         state.chmod(0o777)                              # the one folder where something can be written
@@ -82,18 +87,20 @@ def test_it_takes_keeps_and_delivers_under_every_python(archive: Path, public: P
         installed.chmod(0o555)
         try_it([*unprivileged(), *reachable(python, public), '-W', 'error', 'mqlite.pyz'], installed, settings, sink)
         assert sorted(path.name for path in installed.iterdir()) == ['mqlite.conf', 'mqlite.pyz']
-        assert len(sink.transactions) == number
+        assert len(sink.transactions) == 1
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:    # every start compiles all of it
+        list(pool.map(install_and_try, interpreters()))
 
 
 def try_it(command: list[str], folder: Path, settings: dict[str, object], sink: CapturingSink) -> None:
     """One message from a client to the result, then a clean end; with `./mqlite.conf`."""
     port = int(str(settings['smtp-port']))
-    expected = len(sink.transactions) + 1
     daemon = Process([*command, '--config'], folder)
     try:
         daemon.wait_for(lambda: greeting(port).startswith(b'220 '), 'the greeting')
         send(port)
-        sink.wait_for(expected)
+        sink.wait_for(1)
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0 and 'Warning' not in daemon.output()
     finally:

@@ -7,6 +7,7 @@ printed so far: a test that hangs says why.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -39,6 +40,7 @@ def unprivileged() -> list[str]:
     return [*drop, find_program('env'), '-u', 'HOME']
 
 
+@functools.lru_cache(maxsize=None)
 def interpreters(*prefix: str) -> list[str]:
     """One path for each minor version of Python, from 3.9 on, that runs here behind the words of `prefix`.
 
