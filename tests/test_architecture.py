@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import importlib.util
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -77,6 +78,9 @@ SOURCES = {path.relative_to(ROOT / 'mqlite').with_suffix('').as_posix(): path.re
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+parse = functools.lru_cache(maxsize=None)(ast.parse)        # nobody changes what it gives
+
+
 def matches(module: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(module, pattern) for pattern in patterns)
 
@@ -94,7 +98,7 @@ def imports(module: str, tree: ast.AST) -> Iterator[str]:
 
 def used_names(module: str, tree: ast.AST) -> set[str]:
     """Imports, and attributes of modules as they are spelled: `time.monotonic`."""
-    spelled = {ast.unparse(node) for node in ast.walk(tree)
+    spelled = {f'{node.value.id}.{node.attr}' for node in ast.walk(tree)
                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
     return spelled | set(imports(module, tree))
 
@@ -118,7 +122,7 @@ def own_imports(module: str, tree: ast.AST, known: Iterable[str]) -> set[str]:
 
 
 def door_findings(module: str, source: str) -> list[str]:
-    used = used_names(module, ast.parse(source))
+    used = used_names(module, parse(source))
     return [f'{module} uses {door}: only {allowed or "nobody"} may' for door, allowed in DOORS.items()
             if any(is_within(name, door) for name in used) and not matches(module, allowed)]
 
@@ -132,14 +136,14 @@ def is_standard(top: str) -> bool:
 
 
 def foreign_findings(module: str, source: str) -> list[str]:
-    tops = {name.split('.')[0] for name in imports(module, ast.parse(source))} - {'mqlite'}
+    tops = {name.split('.')[0] for name in imports(module, parse(source))} - {'mqlite'}
     return [f'{module} imports {top}, which is not in the standard library' for top in tops if not is_standard(top)]
 
 
 def purity_findings(module: str, source: str) -> list[str]:
     if not matches(module, PURE) or matches(module, DRIVERS):
         return []
-    tree = ast.parse(source)
+    tree = parse(source)
     waits = [f'{module}:{node.lineno} awaits; it is to be pure' for node in ast.walk(tree)
              if isinstance(node, (ast.AsyncFunctionDef, ast.Await))]
     return waits + [f'{module} imports {name}; it is to be pure' for name in imports(module, tree)
@@ -148,7 +152,7 @@ def purity_findings(module: str, source: str) -> list[str]:
 
 def shape_findings(module: str, source: str) -> list[str]:
     """Docstring, length of the file and of each function, imports inside functions."""
-    tree = ast.parse(source)
+    tree = parse(source)
     findings = [] if ast.get_docstring(tree) else [f'{module} has no docstring']
     if source.count('\n') > FILE_LINES:
         findings.append(f'{module} has {source.count(chr(10))} lines, at most {FILE_LINES}')
@@ -177,7 +181,7 @@ def part(module: str) -> str:
 def direction_findings(sources: dict[str, str]) -> list[str]:
     findings = [f'{module} has no rank; give {part(module)} a row in RANKS'
                 for module in sources if part(module) not in RANKS]
-    graph = {module: own_imports(module, ast.parse(source), sources) for module, source in sources.items()}
+    graph = {module: own_imports(module, parse(source), sources) for module, source in sources.items()}
     findings += [f'{module} imports {target}, which is above it' for module, targets in graph.items()
                  for target in targets if RANKS.get(part(target), 0) > RANKS.get(part(module), 99)]
     parts: dict[str, set[str]] = {}
@@ -214,7 +218,7 @@ def test_imports_go_down_and_never_round() -> None:
 
 
 def test_most_functions_are_short() -> None:
-    lengths = [length for source in SOURCES.values() for _, length, _ in functions(ast.parse(source))]
+    lengths = [length for source in SOURCES.values() for _, length, _ in functions(parse(source))]
     assert sum(length < SHORT_LINES for length in lengths) >= SHORT_SHARE * len(lengths)
 
 

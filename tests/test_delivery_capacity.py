@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mqlite.database.live import Database
+from mqlite.database.live import LOOK_SECONDS, Database
 from mqlite.database.tables import Row
 from mqlite.delivery.capacity import DEFAULT, LONGEST_IDLE, Capacity, Limits, make_capacity
 from mqlite.delivery.controls import Controls
+from mqlite.loop.task import sleep
 from tests.support.database import Notes, execute, make_database, row
 from tests.support.loop import LoopBench
 
@@ -107,7 +108,7 @@ def test_the_database_is_followed(tmp_path: Path) -> None:
     async def change() -> None:
         execute(path, 'UPDATE capacity SET domain_maxconnections = 4')
         while not told:
-            await bench.settle()
+            await sleep(bench.reactor, LOOK_SECONDS)
         await database.stop()
 
     bench.run(change())

@@ -28,7 +28,7 @@ import functools, sys
 from mqlite import cli
 from mqlite.queues import open, sqlite
 sqlite._BUSY_SECONDS = 0.3
-open.EmbeddedStore = functools.partial(open.EmbeddedStore, poll_seconds=0.1)
+open.EmbeddedStore = functools.partial(open.EmbeddedStore, poll_seconds=0.02)
 sys.exit(cli.main())
 """)
 
@@ -203,7 +203,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def test_a_locked_queue_file_refuses_mail_for_now(impatient: Daemon, sink: CapturingSink) -> None:
+def test_a_locked_queue_file_refuses_mail_for_now(impatient: Daemon, sink: CapturingSink,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mqlite.queues.sqlite._BUSY_SECONDS', 0.3)      # of commands in this process
     send(impatient.port)
     impatient.take('results', 1)
     with locked(impatient.folder / 'queue.db'):

@@ -106,10 +106,8 @@ class Daemon:
             self.process.close()
 
     def cli(self, *arguments: str, input: bytes = b'') -> subprocess.CompletedProcess[bytes]:
-        """`mqlite ARGUMENTS --config` of this daemon; that of the checkout runs in this process."""
+        """`mqlite ARGUMENTS --config` of this daemon, in this process."""
         words = [*arguments, '--config', str(self.config)]
-        if self.program not in (CHECKOUT, ALERT):
-            return run_cli(*words, input=input, program=self.program, cwd=self.folder)
         from tests.support.command import run_here  # here, not above: see there
         ended = run_here(self.folder, *words, input=input)
         return subprocess.CompletedProcess(words, ended.status, ended.output.encode(), ended.errors.encode())
