@@ -201,10 +201,13 @@ def test_what_nobody_read_stays_on_the_queue(queue: Run, count: int, options: st
 def test_closed_standard_files(queue: Run, closed: str) -> None:
     """A file that is opened later must not take their numbers, and our output."""
     queue('publish', 'a', input=lines(1))
-    for words in ('publish a', 'get a --keep'):
-        command = ' '.join([*CHECKOUT, 'queue', words, '--queue-address=sqlite://queue.db', closed])
-        done = subprocess.run(['sh', '-c', command], env=environment_with(ENVIRONMENT), input=b'', capture_output=True)
-        assert done.returncode == 0 and b'Traceback' not in done.stderr
+    commands = [' '.join([*CHECKOUT, 'queue', words, '--queue-address=sqlite://queue.db', closed])
+                for words in ('publish a', 'get a --keep')]
+    running = [subprocess.Popen(['sh', '-c', command], env=environment_with(ENVIRONMENT), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
+    for one in running:
+        _, errors = one.communicate(timeout=60)
+        assert one.returncode == 0 and b'Traceback' not in errors
     assert queue('get', 'a').output.encode() == lines(1)
 
 

@@ -84,7 +84,7 @@ def test_room_is_counted_in_bytes(closing: ExitStack, size: int, slow: int, good
     for number in range(good):
         world.publish(f'{number}@good', size=size)
     world.engine.start()
-    world.run(30)
+    world.run(10)
     assert len(world.servers['good'].taken) == good
     assert world.store.most_size <= world.engine._room.most_size + size + 100
 
