@@ -30,7 +30,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 ROOT = Path(__file__).resolve().parent
 ARCHIVE = ROOT / 'mqlite.pyz'
@@ -92,10 +92,7 @@ PROGRAMS = (
 )
 
 # Run in this order before pytest, whose closing line is to be the last one printed.
-CHECKS = (
-    ('ruff', ('ruff', 'check', '.')),
-    ('mypy', ('mypy',)),
-)
+CHECKS = (('ruff', 'check', '.'), ('mypy',))
 
 HOST = '127.0.0.1'
 SMTP_PORT = 2525
@@ -144,14 +141,6 @@ def say(text: str) -> None:
 
 # Debian packages
 
-class Program(NamedTuple):
-    """A row of PROGRAMS."""
-    probe: str
-    package: str
-    group: str
-    purpose: str
-
-
 def is_present(probe: str) -> bool:
     """Whether the command, `module:NAME` or absolute path is there; commands are looked for in sbin as well."""
     if probe.startswith('module:'):
@@ -162,21 +151,22 @@ def is_present(probe: str) -> bool:
     return shutil.which(probe, path=path) is not None
 
 
-def missing_programs(groups: Sequence[str]) -> list[Program]:
+def missing_programs(groups: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Probe, package and what for."""
     importlib.invalidate_caches()
-    wanted = [Program(*row) for row in PROGRAMS if row[2] in groups]
-    return [program for program in wanted if not is_present(program.probe)]
+    return [(probe, package, purpose) for probe, package, group, purpose in PROGRAMS
+            if group in groups and not is_present(probe)]
 
 
 def require_programs(groups: Sequence[str]) -> None:
     """See to it that every program of the groups is there; Failure names those that are not."""
     missing = missing_programs(groups)
     if missing and os.geteuid() == 0 and shutil.which('apt-get'):
-        apt_install([program.package for program in missing])
+        apt_install([package for _, package, _ in missing])
         missing = missing_programs(groups)
     if missing:
-        names = ', '.join(f'{program.probe} ({program.purpose})' for program in missing)
-        packages = ' '.join(sorted({program.package for program in missing}))
+        names = ', '.join(f'{probe} ({purpose})' for probe, _, purpose in missing)
+        packages = ' '.join(sorted({package for _, package, _ in missing}))
         raise Failure(f'missing: {names}. On Debian, as root: apt-get install --no-install-recommends {packages}')
 
 
@@ -282,14 +272,13 @@ def pack(root: Path, target: Path) -> None:
     """Write the archive in one step, so that whoever starts it meets the old one or the new one. Runs in `.venv`."""
     from shiv import builder  # here, not above: the rest of this file runs before shiv is installed
 
-    regular_file = os.stat_result([0o100644, *[0] * 9])
+    plain_file = os.stat_result([0o100644, *[0] * 9])
     draft = target.with_name('.' + target.name)
     with draft.open('wb') as stream:
         builder.write_file_prefix(stream, '/usr/bin/env python3')
         with zipfile.ZipFile(stream, 'w') as archive:
             for name, contents in sorted(archive_entries(root).items()):
-                builder.write_to_zipapp(
-                    archive, name, contents, (1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, regular_file)
+                builder.write_to_zipapp(archive, name, contents, (1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, plain_file)
     draft.chmod(0o755)
     draft.replace(target)
 
@@ -402,7 +391,7 @@ def in_venv(*arguments: str) -> int:
 def command_test(arguments: Sequence[str]) -> int:
     """All three always run. A failed check is named before pytest, which has the last word on the screen."""
     prepare('build', 'plugins', 'test')
-    failed = [name for name, command in CHECKS if in_venv(*command)]
+    failed = [check[0] for check in CHECKS if in_venv(*check)]
     if failed:
         say(' and '.join(failed) + ' failed, see above; the exit status will say so, whatever pytest finds')
     return in_venv('pytest', *arguments) or int(bool(failed))
@@ -416,30 +405,25 @@ def command_peers(arguments: Sequence[str]) -> int:
 def command_bench(arguments: Sequence[str]) -> int:
     names = sorted(path.stem for path in BENCH.glob('*.py'))
     if not arguments or arguments[0] not in names:
-        raise Failure('bench NAME [arguments], where NAME is one of: ' + (', '.join(names) or 'none yet'))
+        raise Failure('bench NAME [arguments], where NAME is one of: ' + ', '.join(names))
     command_build([])
-    prepare('build', 'plugins', 'test', 'bench')
+    prepare('build', 'plugins', 'test')
     return subprocess.run([python(), str(BENCH / arguments[0]) + '.py', *arguments[1:]], cwd=ROOT).returncode
 
 
-class Command(NamedTuple):
-    function: Callable[[Sequence[str]], int]
-    takes: str
-    help: str
-
-
-COMMANDS = {
-    'build': Command(command_build, '',           'make mqlite.pyz; what happens without a command'),
-    'run':   Command(command_run,   '',           'build, then daemon and sink on loopback, with lines to try'),
-    'plugins': Command(command_plugins, '[FOLDER]', 'compile the examples of plugins/, there or in another folder'),
-    'test':  Command(command_test,  '[pytest …]', 'ruff, mypy and the test suite'),
-    'peers': Command(command_peers, '[pytest …]', 'the heavy tests, against other mail servers and brokers'),
-    'bench': Command(command_bench, 'NAME …',     'a measurement of tests/bench'),
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str, str]] = {
+    # name     function         takes          help
+    'build':   (command_build,   '',            'make mqlite.pyz; what happens without a command'),
+    'run':     (command_run,     '',            'build, then daemon and sink on loopback, with lines to try'),
+    'plugins': (command_plugins, '[FOLDER]',    'compile the examples of plugins/, there or in another folder'),
+    'test':    (command_test,    '[pytest …]',  'ruff, mypy and the test suite'),
+    'peers':   (command_peers,   '[pytest …]',  'the heavy tests, against other mail servers and brokers'),
+    'bench':   (command_bench,   'NAME …',      'a measurement of tests/bench'),
 }
 
 
 def usage() -> str:
-    rows = [f'  {name + " " + command.takes:18}{command.help}' for name, command in COMMANDS.items()]
+    rows = [f'  {name + " " + takes:18}{text}' for name, (_, takes, text) in COMMANDS.items()]
     return '\n'.join(['usage: python3 build.py [command]', *rows])
 
 
@@ -452,7 +436,7 @@ def main(argv: Sequence[str]) -> int:
         print(usage(), file=sys.stderr)
         return 2
     try:
-        return COMMANDS[name].function(arguments)
+        return COMMANDS[name][0](arguments)
     except Failure as failure:
         say(str(failure))
         return 1
