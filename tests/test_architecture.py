@@ -75,6 +75,8 @@ SHORT_SHARE = 0.95
 
 SOURCES = {path.relative_to(ROOT / 'mqlite').with_suffix('').as_posix(): path.read_text()
            for path in sorted((ROOT / 'mqlite').rglob('*.py'))}
+OTHERS = {path.relative_to(ROOT).as_posix(): path.read_text()
+          for path in (ROOT / 'build.py', *sorted((ROOT / 'tests').rglob('*.py')))}
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -150,12 +152,15 @@ def purity_findings(module: str, source: str) -> list[str]:
                     if any(is_within(name, impure) for impure in IMPURE)]
 
 
+def length_findings(name: str, source: str) -> list[str]:
+    lines = source.count('\n')
+    return [f'{name} has {lines} lines, at most {FILE_LINES}'] if lines > FILE_LINES else []
+
+
 def shape_findings(module: str, source: str) -> list[str]:
     """Docstring, length of the file and of each function, imports inside functions."""
     tree = parse(source)
-    findings = [] if ast.get_docstring(tree) else [f'{module} has no docstring']
-    if source.count('\n') > FILE_LINES:
-        findings.append(f'{module} has {source.count(chr(10))} lines, at most {FILE_LINES}')
+    findings = ([] if ast.get_docstring(tree) else [f'{module} has no docstring']) + length_findings(module, source)
     for name, length, function in functions(tree):
         if length > FUNCTION_LINES:
             findings.append(f'{module}: {name} has {length} lines, at most {FUNCTION_LINES}')
@@ -211,6 +216,10 @@ CHECKS: tuple[Check, ...] = (door_findings, foreign_findings, purity_findings, s
 @pytest.mark.parametrize('check', CHECKS)
 def test_every_module(check: Check) -> None:
     assert [finding for module, source in SOURCES.items() for finding in check(module, source)] == []
+
+
+def test_tests_and_the_build_keep_to_the_length_of_a_file_too() -> None:
+    assert [finding for name, source in OTHERS.items() for finding in length_findings(name, source)] == []
 
 
 def test_imports_go_down_and_never_round() -> None:
