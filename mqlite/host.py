@@ -46,11 +46,22 @@ class OwnPlaces:
                 self._addresses = frozenset(local_addresses())
 
     def __call__(self, address: str, port: int) -> bool:
+        address = _reached(address)
         if (address, port) in self._places:
             return True
         everywhere = '::' if ':' in address else '0.0.0.0'
         return (everywhere, port) in self._places and (
-            address in self._addresses or ipaddress.ip_address(address.partition('%')[0]).is_loopback)
+            address in self._addresses or ipaddress.ip_address(address).is_loopback)
+
+
+def _reached(address: str) -> str:
+    """Where a connection to it goes: what is no address of anybody goes to this host, and ::ffff:192.0.2.1 is IPv4."""
+    target = ipaddress.ip_address(address)
+    mapped = target.ipv4_mapped if isinstance(target, ipaddress.IPv6Address) else None
+    target = mapped or target
+    if target.is_unspecified:
+        return '127.0.0.1' if target.version == 4 else '::1'
+    return str(target)
 
 
 def _ipv4_addresses() -> list[str]:

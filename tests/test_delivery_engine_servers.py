@@ -39,6 +39,7 @@ def test_mail_exchangers(bench: Bench, recipient: str, state: str, result: str, 
     document = bench.final('results' if final else 'retry')
     assert [(entry['state'], entry['result']) for entry in document['results']] == [(state, result)]
     assert ('to' in document['results'][0]) is (result == 'accepted')
+    assert (document['results'][0].get('status') == '5.1.10') is (recipient == 'r@null.example')  # RFC 7505
 
 
 @pytest.mark.parametrize('first', ['refuses connections', b'421 busy', b'554 go away', b'what?', DROP, SILENCE])
@@ -80,6 +81,12 @@ def test_so_many_addresses_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPat
     bench.publish(recipient='r@many.example')
     bench.run()
     assert len(set(tried)) == ADDRESSES_TRIED and bench.counts() == {'outbox': 1, 'retry': 1}
+
+
+def test_a_family_that_this_host_has_no_way_to_leaves_room_for_the_other(bench: Bench) -> None:
+    bench.publish(recipient='r@wide.example')
+    bench.run(400.0)  # 30 s for each address, where nobody says that there is no way
+    assert bench.exchanger.recipients == ['r@wide.example'] and bench.counts() == {'results': 1, 'success': 1}
 
 
 def test_smarthosts(make: Make) -> None:
@@ -167,6 +174,11 @@ def test_a_better_exchanger_that_is_down_is_waited_for(make: Make) -> None:
     ([('0.0.0.0', 25)],            '192.0.2.1',   25, False),
     ([('0.0.0.0', 25)],            '::1',         25, False),
     ([('::', 25)],                 '::1',         25, True),
+    ([('127.0.0.1', 25)],          '0.0.0.0',     25, True),
+    ([('::1', 25)],                '::',          25, True),
+    ([('0.0.0.0', 25)],            '::ffff:127.0.0.1', 25, True),
+    ([('192.0.2.1', 25)],          '::ffff:192.0.2.1', 25, True),
+    ([('192.0.2.1', 25)],          '0.0.0.0',     25, False),
     ([],                           '127.0.0.1',   25, False),
 ])
 def test_what_is_ourselves(places: list[tuple[str, int]], address: str, port: int, own: bool) -> None:

@@ -1,8 +1,9 @@
 """Opening a session with a destination.
 
 The exchangers are tried in the order of their preference, equal ones in random order (RFC 5321 section 5.1), each at
-each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes. Addresses
-that could not be reached lately come last: while a server is down, connections to its neighbours do not wait for it.
+each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes, and half as
+many of one family while there are others: this host may have no way to that one. Addresses that could not be reached
+lately come last: while a server is down, connections to its neighbours do not wait for it.
 
 A server that is ourselves is not tried, nor are those of equal or worse preference (RFC 5321 section 5.1): mail would
 go round in a circle. When nobody is left, the message is given up.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import errno
 import random
 from collections import deque
+from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
 from mqlite.delivery import verdict
@@ -28,7 +30,7 @@ from mqlite.delivery.secured import tls_fields
 from mqlite.delivery.servers import Visit
 from mqlite.delivery.signer import MailSigner
 from mqlite.delivery.standing import Lately
-from mqlite.dns.resolver import DnsPermanent, DnsTemporary, Resolver
+from mqlite.dns.resolver import DnsPermanent, DnsTemporary, NullMX, Resolver
 from mqlite.errors import MqliteError
 from mqlite.loop.connect import CannotBind, connect
 from mqlite.loop.reactor import Reactor
@@ -42,6 +44,7 @@ from mqlite.smtp.reply import ClientFailure
 
 CONNECT_SECONDS = 30.0  # as Postfix; the kernel's own limit is over two minutes
 ADDRESSES_TRIED = 10  # per attempt; Postfix has 5 (smtp_mx_address_limit), and then looks no further either
+NULL_MX = '5.1.10'  # recipient address has null MX (RFC 7505)
 DOWN_SECONDS = 60.0  # for which an address that could not be reached comes last
 
 
@@ -109,10 +112,10 @@ class Dialler:
         all servers: one that may answer later counts more than one that has refused; otherwise the last one tried.
         `visit`: where the addresses have limits."""
         best: NoSession | None = None
-        tried, held = 0, 0.0
-        targets = _in_order(place)
-        while targets and tried < ADDRESSES_TRIED:
-            rank, host, address = targets.popleft()
+        tried: list[str] = []
+        held, targets = 0.0, _in_order(place)
+        while targets and len(tried) < ADDRESSES_TRIED:
+            rank, host, address = _take_next(targets, tried)
             wait = visit.wait(address, self._reactor.now()) if visit is not None and address else 0.0
             if wait:
                 held = min(held or wait, wait)
@@ -120,7 +123,7 @@ class Dialler:
                 continue
             try:
                 if address:
-                    tried += 1
+                    tried.append(address)
                     return await self._visit(place, domain, host, address, visit)
                 found = await self._addresses(place, host, domain)
             except NoSession as refusal:
@@ -240,6 +243,16 @@ def _in_order(place: Place) -> deque[Target]:
                  for host in random.sample(group, len(group)))
 
 
+def _take_next(targets: deque[Target], tried: Sequence[str]) -> Target:
+    """The first one; those of a family that has had its half come behind all others."""
+    for _ in range(len(targets)):
+        target = targets.popleft()
+        if not target.address or sum(_same_family(target.address, one) for one in tried) < ADDRESSES_TRIED // 2:
+            return target
+        targets.append(target)
+    return targets.popleft()
+
+
 def _intercepted(reason: ForcedError | Pause | None) -> NoSession:
     if isinstance(reason, ForcedError):
         return NoSession(verdict.forced(reason), local=bool(reason.source), forced=True)
@@ -247,7 +260,8 @@ def _intercepted(reason: ForcedError | Pause | None) -> NoSession:
 
 
 def _unresolved(error: MqliteError) -> NoSession:
-    return NoSession(verdict.unresolved(isinstance(error, DnsPermanent), str(error)))
+    return NoSession(verdict.unresolved(isinstance(error, DnsPermanent), str(error),
+                                        NULL_MX if isinstance(error, NullMX) else ''))
 
 
 def _same_family(source: str, address: str) -> bool:

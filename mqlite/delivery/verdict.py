@@ -36,9 +36,9 @@ def failed(failure: ClientFailure, connected: Connected | None) -> Result:
                   connected=connected)
 
 
-def unresolved(permanent: bool, reason: str) -> Result:
+def unresolved(permanent: bool, reason: str, status: str = '') -> Result:
     """The name system gave no address: for good, or only now."""
-    return Result('dns', 'error' if permanent else 'timeout', permanent, description=reason)
+    return Result('dns', 'error' if permanent else 'timeout', permanent, status=status, description=reason)
 
 
 def loops_back(domain: str, server: str) -> Result:

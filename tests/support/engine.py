@@ -56,6 +56,8 @@ ZONE: dict[tuple[str, str], list[bytes]] = {
     ('six.example', 'AAAA'): [dns.address('six.example', '::1')],
     ('equal.example', 'MX'): [dns.mx('equal.example', 10, 'mx2.example'), dns.mx('equal.example', 10, 'mx1.example'),
                               dns.mx('equal.example', 30, 'mx1.example')],
+    ('wide.example', 'A'): [dns.address('wide.example', HOST)],
+    ('wide.example', 'AAAA'): [dns.address('wide.example', f'2001:db8::{n}') for n in range(1, 16)],
     ('many.example', 'A'): [dns.address('many.example', f'127.9.9.{n}') for n in range(1, 41)],
     ('mx1.example', 'A'): [dns.address('mx1.example', HOST)],
     ('mx2.example', 'A'): [dns.address('mx2.example', SECOND)],
