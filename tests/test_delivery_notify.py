@@ -76,6 +76,16 @@ def test_who_is_told(asked: Any, default: tuple[str, ...], failed: int, relayed:
     assert final(TOLD, config, **fields) == []
 
 
+@pytest.mark.parametrize(('fields', 'shown'), [
+    ({}, 'Subject: x'), ({'dsn': {'ret': 'FULL'}}, 'hello'), ({'requiretls': True}, ''),
+    ({'requiretls': True, 'dsn': {'ret': 'FULL'}}, '')])
+def test_what_demands_tls_does_not_come_back(fields: dict[str, Any], shown: str) -> None:
+    [message] = final(BAD, **fields)
+    mime = json.loads(message.body)['mime']
+    assert told([message])['Final-Recipient'] == 'rfc822;r@b.example'
+    assert shown in mime if shown else 'Subject: x' not in mime and 'hello' not in mime and 'attached' not in mime
+
+
 @pytest.mark.parametrize('envelope', [None, ''])
 def test_the_null_sender_is_told_nothing(envelope: object) -> None:
     asked = {'notify': 'SUCCESS,FAILURE,DELAY'}

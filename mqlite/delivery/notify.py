@@ -7,7 +7,8 @@
 
 What a sender wants to be told stands in the document, else in the settings, and is FAILURE where neither says anything
 (RFC 3461 section 4.1). Nobody is told about mail of the null sender, which notifications themselves have. No queue, no
-notifications.
+notifications. Nothing of a message that demands TLS on its whole way is in one, since the way back may have none (RFC
+8689 section 5).
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _notify(event: str, action: str, body: bytes, document: Document, result: Re
         arrived=_moment_of({'time': document.fields.get('received')}) or None, attempted=_moment_of(entry) or None,
         until=until, server=_text(entry, 'mta') if by_smtp else '', by_smtp=by_smtp,
         said=' '.join(filter(None, (str(code), _text(entry, 'status'), said))) if by_smtp else said)
-    mime = make_notification(notice, _message(body, now))
+    mime = make_notification(notice, b'' if document.requires_tls else _message(body, now))
     fields = {'envelope': '', 'recipient': sender, 'mime': mime.decode('utf-8', 'surrogateescape'),
               **({'smtputf8': True} if notice.utf8 else {})}
     return [Message(document.queue('dsn', config.queue), Document(fields).encode())]
