@@ -403,7 +403,7 @@ def command_peers(arguments: Sequence[str]) -> int:
 
 
 def command_bench(arguments: Sequence[str]) -> int:
-    names = sorted(path.stem for path in BENCH.glob('*.py'))
+    names = sorted(path.stem for path in BENCH.glob('[!_]*.py'))
     if not arguments or arguments[0] not in names:
         raise Failure('bench NAME [arguments], where NAME is one of: ' + ', '.join(names))
     command_build([])
