@@ -117,3 +117,22 @@ def test_rules_of_the_database(make: Callable[..., tuple[ResponseRules, Notes]])
     assert [line.split('left out: ')[1] for line in notes.lines if 'left out' in line] == [
         "'explode' is no action; there are fail, retry, set, setresult, addtag, removetag, addip, removeip, setip",
         "'(' is no regular expression: missing ), unterminated subpattern at position 0"]
+
+
+@pytest.mark.parametrize(('name', 'value', 'why'), [
+    ('retries',        '600',                       '"retries" must be an array of seconds'),
+    ('maxattempts',    'many',                      '"maxattempts" must be a whole number'),
+    ('nextattempt',    '2030-01-01 00:00:00',       '"nextattempt" must be an object with a "time"'),
+    ('maxdelivertime', '2030',                      '"maxdelivertime": a time must be'),
+    ('dsn',            'NEVER',                     '"dsn" must be an object'),
+    ('retries',        '[600]',                     ''),
+    ('nextattempt',    '{"time": "2030-01-01 00:00:00"}', ''),
+    ('campaign',       '{"x": [1]}',                ''),
+])
+def test_a_property_of_the_wrong_form_is_not_set(make: Callable[..., tuple[ResponseRules, Notes]], name: str,
+                                                 value: str, why: str) -> None:
+    """The message could not be kept with it: it was tried every ten minutes without end, and no attempt counted."""
+    rules, notes = make(pattern(1, 'user'), action(1, 'set', name, value), link(1, 1))
+    left_out = [line for line in notes.lines if 'left out' in line]
+    assert len(rules.rules) == (0 if why else 1) and len(left_out) == (1 if why else 0)
+    assert all(why in line for line in left_out)

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import attrgetter
 
 from mqlite.database.live import Database
 from mqlite.database.patterns import make_match
 from mqlite.database.tables import Row, Usable
 from mqlite.delivery.response import ACTIONS, Action, Rule, Selection, obey, ordered, read_value
-from mqlite.message.document import Document
+from mqlite.message.document import Document, DocumentError
 from mqlite.message.result import Result
+from mqlite.smtp.dsn import NOTHING
+
+_READ_BY_US = attrgetter('retries', 'max_attempts', 'deadline', 'not_before', 'priority', 'smarthost', 'security',
+                         'pool', 'ips')
 
 
 class ResponseRules:
@@ -63,13 +68,22 @@ def read_actions(rows: Iterable[Row]) -> Usable[dict[int, Action]]:
     actions: dict[int, Action] = {}
     faults = []
     for row in rows:
-        kind = row.text('action')
-        if kind in ACTIONS:
-            actions[row.number('id')] = Action(kind, row.text('property'), read_value(row.text('value')))
+        action = Action(row.text('action'), row.text('property'), read_value(row.text('value')))
+        try:
+            _check(action)
+        except (ValueError, DocumentError) as error:
+            faults.append(f'row {row.number("id")} of table response_actions is left out: {error}')
         else:
-            faults.append(f'row {row.number("id")} of table response_actions is left out: {kind!r} is no action; '
-                          f'there are {", ".join(ACTIONS)}')
+            actions[row.number('id')] = action
     return Usable(actions, faults)
+
+
+def _check(action: Action) -> None:
+    """ValueError, DocumentError: a property of the wrong form would be found out when the message cannot be kept."""
+    if action.kind not in ACTIONS:
+        raise ValueError(f'{action.kind!r} is no action; there are {", ".join(ACTIONS)}')
+    document = Document({action.name: action.value} if action.kind == 'set' else {})
+    _ = _READ_BY_US(document), document.notices(NOTHING)
 
 
 def read_patterns(rows: Iterable[Row]) -> Usable[dict[int, Rule]]:
