@@ -13,9 +13,10 @@ import pytest
 from mqlite.delivery import engine as engine_module
 from mqlite.delivery import notify, report, retry
 from mqlite.delivery.engine import FAULT_SECONDS, Engine
+from mqlite.mail_log import MailLog
 from mqlite.queues.contract import Message
 from tests.support import engine
-from tests.support.engine import Bench
+from tests.support.engine import Bench, Make
 from tests.support.exchanger import DROP, SILENCE
 from tests.support.process import HOST
 
@@ -162,6 +163,17 @@ def test_a_mistake_of_ours_with_a_document_that_is_refused(bench: Bench, monkeyp
     assert bench.counts() == {'outbox': 1} and len(bench.errors) == 1
     bench.run(2)
     assert bench.last('state', 'result') == ('process', 'invalid')
+
+
+def test_a_mistake_in_a_line_of_the_log_costs_no_mail(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several messages that are answered in one turn, it concerns one."""
+    bench = make(log=MailLog('/dev/null', '{$email.recipient}', print))
+    break_once(monkeypatch, MailLog, 'write')
+    for number in range(3):
+        bench.publish(recipient=f'{number}@one.example')
+    bench.run(100_000)
+    assert len(bench.exchanger.messages) == 3 and len(bench.errors) == 1
+    assert bench.counts() == {'results': 3, 'success': 3}
 
 
 def test_a_mistake_in_the_attempt_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
