@@ -11,6 +11,8 @@ from mqlite.delivery.controls import Controls
 from mqlite.delivery.flood import read_floods
 from mqlite.delivery.forced import read_errors
 from mqlite.delivery.pauses import SHORTEST_HOLD, read_pauses
+from mqlite.delivery.route import Place
+from mqlite.smtp.client import ClientSession
 from tests.support import engine
 from tests.support.database import execute, insert, make_database
 from tests.support.database import row as database_row
@@ -94,6 +96,27 @@ def test_the_limits_of_the_address_of_a_server(make: Make, domain: str, at_secon
     bench.publish(recipient=f'4@{domain}')
     bench.run(5)
     assert second.recipients[-1] == f'4@{domain}'
+    second.close()
+
+
+def test_an_attempt_that_was_made_counts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two equal servers is down, and the other one has had its messages of the minute."""
+    controls = Controls()
+    controls.limits = Limits([database_row('capacity', domain_maxconnects=1, ip_maxmessages=20)])
+    bench = make(controls=controls)
+    bench.exchanger.refuse_connections()
+    second, tried = Exchanger(bench.reactor, address=SECOND, port=bench.exchanger.port), []
+    open_at = bench.dialler._open_at
+
+    async def note(place: Place, domain: str, host: str, address: str) -> ClientSession:
+        tried.append(address)
+        return await open_at(place, domain, host, address)
+
+    monkeypatch.setattr(bench.dialler, '_open_at', note)
+    for number in range(100):
+        bench.publish(recipient=f'{number}@equal.example')
+    bench.run(240)
+    assert 1 < len(tried) <= 6 and 5 < len(second.recipients) <= 81
     second.close()
 
 

@@ -51,16 +51,17 @@ DOWN_SECONDS = 60.0  # for which an address that could not be reached comes last
 class NoSession(MqliteError):
     """No server of the place could be talked to; `result` says why. `local`: it is our own address that is no use.
     `pause`: the operator does not want it now. `forced`: or not at all. `held`: the limits of the servers' addresses
-    allow it after so many seconds, or when a connection ends."""
+    allow it after so many seconds, or when a connection ends; `tried`: another server was tried before."""
 
     def __init__(self, result: Result, local: bool = False, pause: Pause | None = None, forced: bool = False,
-                 held: float = 0.0) -> None:
+                 held: float = 0.0, tried: bool = False) -> None:
         super().__init__(result.description)
         self.result = result
         self.local = local
         self.pause = pause
         self.forced = forced
         self.held = held
+        self.tried = tried
 
 
 class OwnServer(NoSession):
@@ -136,7 +137,7 @@ class Dialler:
             targets.extendleft(Target(rank, host, address) for address in reversed(found) if address not in down)
             targets.extend(Target(rank, host, address) for address in down)
         if held:
-            raise NoSession(verdict.held_back(), held=held)
+            raise NoSession(verdict.held_back(), held=held, tried=bool(tried))
         assert best is not None
         hooks = self._used_hooks()
         if hooks is not None and not tried:

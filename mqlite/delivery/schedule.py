@@ -342,7 +342,8 @@ class Scheduler:
             return
         if refusal.held:
             destination.full = now + refusal.held
-            destination.connects.give_back()
+            if not refusal.tried:
+                destination.connects.give_back()
             return
         if sessions:
             destination.window.refused(now, sessions)
