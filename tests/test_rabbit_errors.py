@@ -15,7 +15,7 @@ import pytest
 from tests.support.amqp_clients import Published, pika_publish, pika_read
 from tests.support.broker import MAX_MESSAGE_SIZE, Broker
 from tests.support.command import in_process
-from tests.support.daemon import Daemon
+from tests.support.daemon import ALERT, Daemon
 from tests.support.load import send
 from tests.support.process import HOST, ROOT, free_port, wait_until
 from tests.support.sink import CapturingSink
@@ -115,7 +115,7 @@ def test_a_missing_permission(empty: Broker, permissions: dict[str, str], settin
 def test_the_daemon_goes_on_trying(start_daemon: Start, empty: Broker, sink: CapturingSink) -> None:
     with channel(empty) as one:
         one.queue_declare('outbox', durable=False)
-    daemon = start_daemon(queue_address=empty.url, smtp_sink_address=HOST, smtp_sink_port=sink.port)
+    daemon = start_daemon(program=ALERT, queue_address=empty.url, smtp_sink_address=HOST, smtp_sink_port=sink.port)
     assert refused(daemon)[0] == 452
     assert daemon.output().count('queue outbox is there already, declared otherwise: make rabbitmq-durable fit') == 1
     empty.delete_queue('outbox')

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from tests.support.accounts import Accounts
 from tests.support.broker import Broker
+from tests.support.daemon import ALERT
 
 
 def test_the_broker_is_killed_and_every_250_is_accounted_for(start_accounts: Callable[..., Accounts],
                                                              broker: Broker) -> None:
-    accounts = start_accounts(broker)
+    accounts = start_accounts(broker, program=ALERT)
     accounts.wait_more(200)
     broker.kill()
     assert accounts.wait_refused(5) < 1

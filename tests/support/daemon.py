@@ -21,14 +21,16 @@ from tests.support.peers import Certificate
 from tests.support.process import HOST, ROOT, WAIT_SECONDS, Process, answers, environment_with, free_port, wait_until
 
 CHECKOUT = (sys.executable, '-m', 'mqlite')
-# The same program, for what others do to it: it looks every 50 ms for that, not every second.
+# The same program, for what others do to it: it looks every 50 ms for that, not every second, and for a broker that is
+# away at least every half second.
 ALERT = (sys.executable, '-c', """
 import functools, sys
 from mqlite import cli
 from mqlite.database import live
-from mqlite.queues import open
+from mqlite.queues import open, rabbit
 from mqlite.spool import watch
 live.LOOK_SECONDS = watch.LOOK_SECONDS = 0.05
+rabbit.LONGEST_PAUSE = rabbit.FIRST_PAUSE
 open.EmbeddedStore = functools.partial(open.EmbeddedStore, poll_seconds=0.05)
 sys.exit(cli.main())
 """)
