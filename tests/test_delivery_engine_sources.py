@@ -80,6 +80,15 @@ def test_the_other_family_is_not_held_against_a_server(bench: Bench) -> None:
     assert bench.last('state', 'from', 'to') == ('message', '127.0.0.4', HOST)
 
 
+@pytest.mark.parametrize('ips', [['127.0.0.4'], ['127.0.0.4', '127.0.0.5']])
+def test_a_family_that_the_name_system_hides_is_no_verdict(bench: Bench, ips: list[str]) -> None:
+    bench.publish(recipient='r@hidden.example', ips=ips)
+    bench.run(20.0)
+    entry = bench.final('retry')['results'][-1]
+    assert (entry['state'], entry['result']) == ('dns', 'timeout') and 'SERVFAIL' in entry['description']
+    assert bench.counts() == {'outbox': 1}
+
+
 def test_no_free_port_is_no_verdict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A local address that is ours, but cannot be used now."""
     listener = Exchanger(bench.reactor, address='127.0.0.4', port=bench.exchanger.port)

@@ -157,7 +157,9 @@ class Dialler:
             raise OwnServer(verdict.loops_back(domain, host))
         fitting = [address for address in addresses if place.source is None or _same_family(place.source, address)]
         if not fitting:
-            raise NoSession(verdict.no_local_address(addresses[0]), local=True)
+            hidden = await self._resolver.hidden(host)
+            raise NoSession(verdict.no_local_address(addresses[0]) if hidden is None
+                            else verdict.unresolved(False, str(hidden)), local=True)
         return self._allowed(fitting, place) if self._controls.intercepts else fitting
 
     def _allowed(self, addresses: list[str], place: Place) -> list[str]:

@@ -98,14 +98,27 @@ class Resolver:
         if literal is not None:
             return [literal]
         name = _checked(host)
-        known = self.overrides.get(name) or self._hosts.current().get(name)
+        known = self._listed(name)
         if known:
             return list(known)
-        aaaa, a = await self.ask(Question(name, Type.AAAA), Question(name, Type.A))
-        found = [self._shuffled(outcome.records) for outcome in (aaaa, a) if isinstance(outcome, Answer)]
+        outcomes = await self._ask_addresses(name)
+        found = [self._shuffled(outcome.records) for outcome in outcomes if isinstance(outcome, Answer)]
         if not found:
-            raise _no_address(name, aaaa, a)
+            raise _no_address(name, *outcomes)
         return [address for family in found for address in family]
+
+    async def hidden(self, host: str) -> DnsTemporary | None:
+        """Why a host that has addresses may have others: those of one family cannot be found out at the moment."""
+        if _literal(host) is not None or self._listed(name := _checked(host)):
+            return None
+        failures = [outcome for outcome in await self._ask_addresses(name) if isinstance(outcome, Failed)]
+        return DnsTemporary(failures[0].reason) if failures else None
+
+    def _listed(self, name: str) -> tuple[str, ...] | None:
+        return self.overrides.get(name) or self._hosts.current().get(name)
+
+    async def _ask_addresses(self, name: str) -> list[Outcome]:
+        return await self.ask(Question(name, Type.AAAA), Question(name, Type.A))
 
     async def mail_exchangers(self, domain: str) -> list[MX]:
         """Where mail for a domain goes: by preference, random among equals (RFC 5321 section 5.1). A domain without MX,

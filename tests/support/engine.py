@@ -56,6 +56,7 @@ ZONE: dict[tuple[str, str], list[bytes]] = {
     ('six.example', 'AAAA'): [dns.address('six.example', '::1')],
     ('equal.example', 'MX'): [dns.mx('equal.example', 10, 'mx2.example'), dns.mx('equal.example', 10, 'mx1.example'),
                               dns.mx('equal.example', 30, 'mx1.example')],
+    ('hidden.example', 'AAAA'): [dns.address('hidden.example', '::1')],
     ('wide.example', 'A'): [dns.address('wide.example', HOST)],
     ('wide.example', 'AAAA'): [dns.address('wide.example', f'2001:db8::{n}') for n in range(1, 16)],
     ('many.example', 'A'): [dns.address('many.example', f'127.9.9.{n}') for n in range(1, 41)],
@@ -66,7 +67,7 @@ NAMES = {name for name, _ in ZONE}
 
 
 def answer(query: Query) -> list[bytes]:
-    if query.name == 'broken.example':
+    if query.name == 'broken.example' or (query.name, query.type) == ('hidden.example', 'A'):
         return [dns.reply(query.id, query.name, query.type, rcode=dns.SERVFAIL)]
     records = ZONE.get((query.name, query.type), [])
     return [dns.reply(query.id, query.name, query.type, *records, rcode=0 if query.name in NAMES else dns.NXDOMAIN,
