@@ -83,6 +83,13 @@ def test_so_many_addresses_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert len(set(tried)) == ADDRESSES_TRIED and bench.counts() == {'outbox': 1, 'retry': 1}
 
 
+def test_exchangers_that_nobody_knows_count_as_tried(bench: Bench) -> None:
+    """A name server can name hundreds, and be silent about each of them."""
+    bench.publish(recipient='r@quiet.example')
+    bench.run(ADDRESSES_TRIED * 7.0)  # two attempts at each: 1 s, and the time-out of 5 s
+    assert bench.counts() == {'outbox': 1, 'retry': 1}
+
+
 def test_a_family_that_this_host_has_no_way_to_leaves_room_for_the_other(bench: Bench) -> None:
     bench.publish(recipient='r@wide.example')
     bench.run(400.0)  # 30 s for each address, where nobody says that there is no way

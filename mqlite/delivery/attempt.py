@@ -1,9 +1,10 @@
 """Opening a session with a destination.
 
 The exchangers are tried in the order of their preference, equal ones in random order (RFC 5321 section 5.1), each at
-each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, since each may cost minutes, and half as
-many of one family while there are others: this host may have no way to that one. Addresses that could not be reached
-lately come last: while a server is down, connections to its neighbours do not wait for it.
+each of its addresses, until one says hello; at most ADDRESSES_TRIED of them, with the exchangers that have none, since
+each may cost minutes, and half as many of one family while there are others: this host may have no way to that one.
+Addresses that could not be reached lately come last: while a server is down, connections to its neighbours do not wait
+for it.
 
 A server that is ourselves is not tried, nor are those of equal or worse preference (RFC 5321 section 5.1): mail would
 go round in a circle. When nobody is left, the message is given up.
@@ -114,8 +115,8 @@ class Dialler:
         `visit`: where the addresses have limits."""
         best: NoSession | None = None
         tried: list[str] = []
-        held, targets = 0.0, _in_order(place)
-        while targets and len(tried) < ADDRESSES_TRIED:
+        held, unknown, targets = 0.0, 0, _in_order(place)
+        while targets and len(tried) + unknown < ADDRESSES_TRIED:
             rank, host, address = _take_next(targets, tried)
             wait = visit.wait(address, self._reactor.now()) if visit is not None and address else 0.0
             if wait:
@@ -130,6 +131,7 @@ class Dialler:
             except NoSession as refusal:
                 if best is None or best.result.permanent or not refusal.result.permanent:
                     best = refusal
+                unknown += not address
                 if isinstance(refusal, OwnServer):  # those that are no nearer than we are would send it back
                     targets = deque(target for target in targets if target.rank < rank)
                 continue

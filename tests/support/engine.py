@@ -56,6 +56,7 @@ ZONE: dict[tuple[str, str], list[bytes]] = {
     ('six.example', 'AAAA'): [dns.address('six.example', '::1')],
     ('equal.example', 'MX'): [dns.mx('equal.example', 10, 'mx2.example'), dns.mx('equal.example', 10, 'mx1.example'),
                               dns.mx('equal.example', 30, 'mx1.example')],
+    ('quiet.example', 'MX'): [dns.mx('quiet.example', 10, f'{n}.silent.example') for n in range(20)],
     ('hidden.example', 'AAAA'): [dns.address('hidden.example', '::1')],
     ('wide.example', 'A'): [dns.address('wide.example', HOST)],
     ('wide.example', 'AAAA'): [dns.address('wide.example', f'2001:db8::{n}') for n in range(1, 16)],
@@ -67,6 +68,8 @@ NAMES = {name for name, _ in ZONE}
 
 
 def answer(query: Query) -> list[bytes]:
+    if query.name.endswith('silent.example'):
+        return []
     if query.name == 'broken.example' or (query.name, query.type) == ('hidden.example', 'A'):
         return [dns.reply(query.id, query.name, query.type, rcode=dns.SERVFAIL)]
     records = ZONE.get((query.name, query.type), [])
