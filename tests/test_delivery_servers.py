@@ -151,6 +151,20 @@ def test_attempts_to_connect_per_minute_and_address(make: Make) -> None:
     assert len(world.servers['one'].taken) == sum(map(len, world.servers['one'].connects_at.values()))
 
 
+def test_who_differs_in_security_only_shares_the_paces_of_an_address(make: Make) -> None:
+    world = make({'domain': 'one', 'ip_maxmessages': 30, 'ip_maxconnects': 6, 'connection_maxmessages': 7})
+    levels = ('optional', 'opportunistic', 'required')
+    for level in levels:
+        world.publish_many(100, security=level)
+    world.run(62)
+    one = world.servers['one']
+    assert all(26 <= len(one.taken_at[address]) <= 32 for address in ADDRESSES)
+    assert all(len(one.connects_at[address]) <= 8 for address in ADDRESSES)
+    assert all(sum(place.security.level == level for place in world.network.places) >= 2 for level in levels)
+    world.run(250)
+    assert len(one.taken) == 300 and world.errors == []
+
+
 def test_all_of_them_together(make: Make) -> None:
     """The limits of the destination hold as well."""
     world = make({'domain': 'one', 'ip_maxmessages': 60, 'ip_maxconnections': 1, 'domain_maxmessages': 90})

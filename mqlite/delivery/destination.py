@@ -23,7 +23,7 @@ from mqlite.delivery.line import Line
 from mqlite.delivery.pace import Flow, Pace
 from mqlite.delivery.room import HORIZON, LEAST_WAIT, LONGEST_WAIT, SOON, Room
 from mqlite.delivery.route import Place
-from mqlite.delivery.servers import Servers
+from mqlite.delivery.servers import Paces, Servers
 from mqlite.delivery.standing import Backoff, Window
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Destination:
     """See above. `connecting` and `idle` are carriers too, and counted in `carriers`."""
 
     __slots__ = ('announces', 'backoff', 'capacity', 'carriers', 'connecting', 'connects', 'domain', 'flood', 'flow',
-                 'full', 'idle', 'line', 'most', 'names', 'pace', 'place', 'served', 'servers', 'tail', 'trouble',
-                 'used', 'window')
+                 'full', 'idle', 'line', 'most', 'names', 'pace', 'paces', 'place', 'served', 'servers', 'tail',
+                 'trouble', 'used', 'window')
 
     def __init__(self, place: Place, now: float, twin: Destination | None = None) -> None:
         """`twin`: one that differs in security or login only. To the servers they are one: their pace is one, too,
@@ -54,6 +54,7 @@ class Destination:
         self.most = DEFAULT.connections  # connections that the capacity allows; 0 during a pause after an answer
         self.flood: Flood | None = twin.flood if twin else None
         self.servers: Servers | None = None  # once their addresses have limits
+        self.paces: dict[str, Paces] = twin.paces if twin else {}  # of those addresses
         self.full = 0.0  # until then those leave no room for another connection
         self.names: list[str] = twin.names if twin else []  # of its domains, those that have limits of their own
         self.pace: Pace = twin.pace if twin else Pace()  # of messages
@@ -85,7 +86,7 @@ class Destination:
         self.pace.limit(capacity.messages, now)
         self.connects.limit(capacity.connects, now)
         if self.servers is None and capacity.per_address:
-            self.servers = Servers()
+            self.servers = Servers(self.paces)
         if self.servers is not None:
             self.servers.limit(capacity, now)
             self.full = 0.0

@@ -4,7 +4,9 @@ A carrier is at one address, its Visit. Where the limits of an address leave no 
 same preference are asked, and after that the messages wait: servers of a worse preference are for when the better ones
 fail, not for when we do not let them have more.
 
-Limits: destinations that share a server do not know of each other.
+Destinations that are one to the servers (twins, see `destinations.py`) share the paces of each address.
+
+Limits: other destinations that share a server do not know of each other.
 """
 
 from __future__ import annotations
@@ -18,24 +20,28 @@ FULL_SECONDS = 60.0  # until we look again although no connection has ended: add
 MOST = 100  # addresses without a connection that are remembered
 
 
+Paces = tuple[Pace, Pace]  # of messages, and of attempts to connect
+
+
 class Server:
     """One address."""
 
     __slots__ = ('connections', 'connects', 'messages')
 
-    def __init__(self) -> None:
+    def __init__(self, paces: Paces) -> None:
         self.connections = 0  # of ours, with those that are being opened
-        self.messages = Pace()
-        self.connects = Pace()
+        self.messages, self.connects = paces
 
 
 class Servers:
     """All addresses of one destination."""
 
-    __slots__ = ('_all', '_capacity')
+    __slots__ = ('_all', '_capacity', '_paces')
 
-    def __init__(self) -> None:
+    def __init__(self, paces: dict[str, Paces] | None = None) -> None:
+        """`paces`: of the addresses, shared with those of twins."""
         self._all: dict[str, Server] = {}
+        self._paces: dict[str, Paces] = {} if paces is None else paces
         self._capacity = Capacity()
 
     def limit(self, capacity: Capacity, now: float) -> None:
@@ -47,10 +53,8 @@ class Servers:
     def wait(self, address: str, now: float) -> float:
         """Seconds until one more connection to it may be of use; 0 for now."""
         server, most = self._all.get(address), self._capacity.address_connections
-        if server is None:
-            return 0.0
-        full = FULL_SECONDS if most and server.connections >= most else 0.0
-        return max(full, server.connects.wait(now), server.messages.wait(now))
+        full = FULL_SECONDS if server is not None and 0 < most <= server.connections else 0.0
+        return max([full, *(pace.wait(now) for pace in self._paces.get(address, ()))])
 
     def enter(self, address: str, now: float) -> Server:
         """There is to be one more connection to it."""
@@ -58,7 +62,9 @@ class Servers:
         if server is None:
             if len(self._all) >= MOST:
                 self._all = {name: server for name, server in self._all.items() if server.connections}
-            server = self._all[address] = Server()
+                for name in self._paces.keys() - self._all.keys():
+                    del self._paces[name]
+            server = self._all[address] = Server(self._paces.setdefault(address, (Pace(), Pace())))
             self._limit(server, now)
         server.connections += 1
         for pace in (server.connects, server.messages):
