@@ -25,7 +25,7 @@ from mqlite.database.file import DatabaseFile
 from mqlite.database.tables import Row
 from mqlite.delivery.pauses import Pause, read_pauses
 from mqlite.delivery.route import numeric
-from mqlite.delivery.suppressions import DEFAULT_CODE, kind_of
+from mqlite.delivery.suppressions import DEFAULT_CODE, kind_of, plain
 from mqlite.errors import UsageError
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import sleep
@@ -121,8 +121,9 @@ def requeue(settings: Settings, words: Sequence[str]) -> int:
     wanted = words[0].lower()
     if wanted == 'all':
         return _hurry(settings, lambda document: True)
+    wanted = plain(wanted)
     if '@' in wanted:
-        return _hurry(settings, lambda document: document.recipient.lower() == wanted)
+        return _hurry(settings, lambda document: plain(document.recipient) == wanted)
     return _hurry(settings, lambda document: document.domain == wanted)
 
 

@@ -208,3 +208,20 @@ def test_a_pool_of_the_wrong_form_holds_up_nobody(closing: ExitStack) -> None:
     world.publish('late@one', ips=['192.0.2.1'], pool=5)
     world.run(600)
     assert (len(world.servers['one'].taken), world.store.counts['failure'], world.store.held) == (49, 2, 0)
+
+
+@pytest.mark.parametrize('named', ['xn--bcher-kva.example', 'bücher.example', 'BÜCHER.example.'])
+def test_a_domain_has_one_form(closing: ExitStack, named: str) -> None:
+    """However the message and the table write it."""
+    world = start_world(closing, **{'xn--bcher-kva': Server()})
+    world.pause({'target': named})
+    world.publish('jo@bücher.example')
+    world.publish('jo@xn--bcher-kva.example')
+    world.run(5)
+    assert world.servers['xn--bcher-kva'].taken == []
+    world.pause()
+    world.limit({'domain': named, 'domain_maxmessages': 1})
+    world.run(30)
+    assert len(world.servers['xn--bcher-kva'].taken) == 1
+    suppressions = read_suppressions([row('suppressions', value=named)]).items
+    assert suppressions.of('jo@Bücher.example') and suppressions.of('JO@xn--bcher-kva.EXAMPLE')

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mqlite.database.tables import Row
+from mqlite.smtp.envelope import plain_domain
 
 
 class Capacity(NamedTuple):
@@ -87,7 +88,7 @@ class Limits:
         return next((self._found[key] for key in keys if key in self._found), DEFAULT)
 
     def _add(self, source: str, domain: str, capacity: Capacity) -> None:
-        self._found.setdefault((source.strip().lower(), domain.strip().lower().rstrip('.')), capacity)
+        self._found.setdefault((source.strip().lower(), plain_domain(domain.strip().rstrip('.'))), capacity)
 
 
 def make_capacity(row: Row, default: Capacity = DEFAULT) -> Capacity:

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from mqlite.database.tables import Row
 from mqlite.delivery.route import numeric
 from mqlite.message.document import Document
+from mqlite.smtp.envelope import plain_domain
 
 ANY = '*'
 
@@ -68,7 +69,7 @@ class Intercepts(Generic[Kind]):
 
     def touching(self, domain: str, now: float) -> list[Kind]:
         """Those that are about mail to a domain, or may be: some of it."""
-        return [one for one in self.all if one.is_on(now) and one.domain in ('', domain)]
+        return [one for one in self.all if one.is_on(now) and one.domain in ('', plain_domain(domain))]
 
     def of(self, document: Document, source: str | None, now: float) -> Kind | None:
         """What selects a message; from this local address, if one was chosen."""
@@ -93,7 +94,7 @@ class Intercepts(Generic[Kind]):
 def read_selection(row: Row) -> dict[str, Any]:
     """The fields of an Intercept. ValueError when the row selects what cannot be told apart."""
     source, pool, target = (_named(row.text(column)) for column in ('localip', 'pool', 'target'))
-    target = target.lower().rstrip('.')
+    target = plain_domain(target.rstrip('.'))
     address, tag = numeric(target), row.text('tag')
     if address and (tag or pool):
         raise ValueError('the address of a server cannot be told apart by tag or pool; name domains')

@@ -21,6 +21,7 @@ from mqlite.delivery.route import Exchangers, Route
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.task import Task
 from mqlite.message.result import Result
+from mqlite.smtp.envelope import plain_domain
 
 STUCK_SECONDS = 2.0  # a lookup that takes longer holds room that others could use
 REMEMBERED_SECONDS = 30.0  # less than the least time to live of the resolver's cache (dns-min-ttl 60)
@@ -61,7 +62,8 @@ class Resolving:
 
     def known(self, domain: str) -> Exchangers | None:
         """The servers of a domain, if there was mail for it lately."""
-        return next((found for route, (found, _) in self._known.items() if route.host == domain), None)
+        host = plain_domain(domain)
+        return next((found for route, (found, _) in self._known.items() if route.host == host), None)
 
     def stop(self) -> list[Job]:
         """Ask no more; the jobs that wait."""

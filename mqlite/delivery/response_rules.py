@@ -17,6 +17,7 @@ from mqlite.delivery.response import ACTIONS, Action, Rule, Selection, obey, ord
 from mqlite.message.document import Document, DocumentError
 from mqlite.message.result import Result
 from mqlite.smtp.dsn import NOTHING
+from mqlite.smtp.envelope import plain_domain
 
 _READ_BY_US = attrgetter('retries', 'max_attempts', 'deadline', 'not_before', 'priority', 'smarthost', 'security',
                          'pool', 'ips')
@@ -97,7 +98,7 @@ def read_patterns(rows: Iterable[Row]) -> Usable[dict[int, Rule]]:
         except ValueError as error:
             faults.append(f'row {number} of table response_patterns is left out: {error}')
         else:
-            rule = Rule(row.text('localip'), row.text('domain').lower(), row.text('tag'), match,
+            rule = Rule(row.text('localip'), plain_domain(row.text('domain')), row.text('tag'), match,
                         bool(row.number('final')), ())
             found.append((row.number('priority'), number, rule))
     return Usable({number: rule for _, number, rule in sorted(found, key=lambda entry: entry[:2])}, faults)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mqlite.database.tables import Row, Usable
+from mqlite.smtp.envelope import plain_domain
 
 DEFAULT_CODE = 550
 KINDS = ('address', 'domain')
@@ -36,8 +37,14 @@ class Suppressions:
         return bool(self._addresses or self._domains)
 
     def of(self, recipient: str) -> Suppression | None:
-        wanted = recipient.lower()
+        wanted = plain(recipient)
         return self._addresses.get(wanted) or self._domains.get(wanted.rpartition('@')[2])
+
+
+def plain(address: str) -> str:
+    """An address, or a domain, in the form to compare it in."""
+    local, at, domain = address.rpartition('@')
+    return local.lower() + at + plain_domain(domain)
 
 
 def kind_of(value: str) -> str:
@@ -49,7 +56,7 @@ def read_suppressions(rows: Iterable[Row]) -> Usable[Suppressions]:
     found: dict[str, dict[str, Suppression]] = {kind: {} for kind in KINDS}
     faults = []
     for row in rows:
-        value, kind = row.text('value').strip().lower(), row.text('type').strip().lower()
+        value, kind = plain(row.text('value').strip()), row.text('type').strip().lower()
         kind = kind or kind_of(value)
         code = row.number('code', 0) or DEFAULT_CODE
         if kind not in KINDS or not value or not 400 <= code <= 599:

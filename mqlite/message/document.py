@@ -26,6 +26,7 @@ from typing import Any
 from mqlite.errors import PermanentError
 from mqlite.message.identifier import parse_moment
 from mqlite.smtp import dsn
+from mqlite.smtp.envelope import plain_domain
 from mqlite.smtp.framing import normalise
 from mqlite.smtp.grammar import SyntaxFault, check_address, split_address
 from mqlite.smtp.sasl_client import Login
@@ -154,8 +155,8 @@ class Document:
 
     @property
     def domain(self) -> str:
-        """The recipient's domain, in lower case."""
-        return split_address(self.recipient)[1].lower()
+        """The recipient's domain, in lower case and in A-labels."""
+        return plain_domain(split_address(self.recipient)[1])
 
     @property
     def utf8(self) -> bool:

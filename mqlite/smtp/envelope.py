@@ -73,3 +73,13 @@ def as_sent(address: str) -> str:
         return f'{local}@{normal_name(domain)}'
     except FormatError:
         return address
+
+
+def plain_domain(domain: str) -> str:
+    """The domain in lower case and in A-labels, its one form to compare it in; as it is where it has no such form."""
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return normal_name(domain)
+    except FormatError:
+        return domain.lower()
