@@ -26,6 +26,11 @@ from tests.support.sink import CapturingSink
 os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A value of a megabyte is no name: pytest prints it, and children have it in their environment."""
+    return f'{val[:60]!a}... {len(val)}' if isinstance(val, (str, bytes)) and len(val) > 200 else None
+
+
 @pytest.fixture
 def closing() -> Iterator[contextlib.ExitStack]:
     """What is registered here is closed at the end of the test, last first, whatever fails."""
