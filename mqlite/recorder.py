@@ -141,8 +141,8 @@ class Recorder:
         message = digest(body)
         at = self._find(message)
         deaths = self._page[at + DIGEST] if at >= 0 else 0
-        if deaths == DEATHS - 1:
-            deaths += any(note.message == message for seat in self.seats if (note := seat.read()))
+        if 0 < deaths < DEATHS:
+            deaths += sum(note.message == message for seat in self.seats if (note := seat.read()))
         return deaths >= DEATHS
 
     def _find(self, message: bytes) -> int:

@@ -138,7 +138,8 @@ class Supervisor:
             self._pausing.remove(task)
 
     def _judge(self, number: int, child: Child, status: int) -> None:
-        """A worker has ended: say so, and who is to blame."""
+        """A worker has ended: say so, and who is to blame. That is counted before anything is said: another worker may
+        have the message by then, and looks whether it may touch it."""
         name, said = _name(number, child), child.said.decode('utf-8', 'replace')
         notes = culprits(said, [note for seat in self._seats(number) if (note := seat.read())])
         for seat in self._seats(number):
@@ -149,6 +150,7 @@ class Supervisor:
             return
         if self._stopping and os.WIFSIGNALED(status) and os.WTERMSIG(status) == STOP:
             return  # it had no handler yet, and nothing to finish
+        deaths = [(note, self._recorder.blame(note.message)) for note in notes if note.message != NO_DIGEST]
         self._failed = self._failed or self._stopping
         if os.WIFEXITED(status) and said and not child.said.startswith(READY):
             self._refuse(name, said.rstrip('\n'))
@@ -159,11 +161,9 @@ class Supervisor:
         self._log.critical(f'{name} was ended by {describe_end(status)}{where}')
         if os.WIFEXITED(status) or frames(said):
             self._log.info(f'{name}: {frames(said) or said[len(READY):]}')
-        for note in notes:
-            if note.message != NO_DIGEST:
-                deaths = self._recorder.blame(note.message)
-                self._log.warning(f'a message has ended {deaths} workers in {note.call}'
-                                  f'{": it is given up" if deaths >= DEATHS else ""}')
+        for note, count in deaths:
+            self._log.warning(f'a message has ended {count} workers in {note.call}'
+                              f'{": it is given up" if count >= DEATHS else ""}')
 
     def _refuse(self, name: str, reason: str) -> None:
         """It could not start: the operator's fault, who waits for it at the first start."""

@@ -95,6 +95,15 @@ def test_a_death_that_the_supervisor_has_not_heard_of_counts() -> None:
     assert not recorder.is_condemned(BODY)
 
 
+def test_several_deaths_that_the_supervisor_has_not_heard_of() -> None:
+    recorder = Recorder(3)
+    recorder.blame(digest(BODY))
+    for seat in recorder.seats[1:]:
+        assert not recorder.is_condemned(BODY)
+        seat.enter(mark('of the dead'), digest(BODY))
+    assert recorder.is_condemned(BODY)
+
+
 @pytest.mark.parametrize(('sessions', 'busiest'), [
     ([0, 0], False), ([1, 0], False), ([2, 0], True), ([9, 8], False), ([8, 6], True), ([9, 7], False),
     ([16, 14], False), ([16, 13], True), ([99, ABSENT], False), ([0, ABSENT], False),
