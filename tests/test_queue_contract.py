@@ -16,7 +16,7 @@ import pytest
 from mqlite.errors import PermanentError
 from mqlite.loop.task import sleep
 from mqlite.message.identifier import format_moment
-from mqlite.queues.contract import Delivery, Message, QueueError, Store
+from mqlite.queues.contract import Delivery, LargeMessage, Message, QueueError, Store
 from mqlite.queues.embedded import EmbeddedStore
 from mqlite.requeue import hurry
 from tests.support.stores import MANY, EmbeddedStores, all_of, bodies, messages, waits
@@ -66,6 +66,18 @@ def test_a_consumer_gets_what_is_there_and_what_comes(stores: EmbeddedStores) ->
     first, second = stores.run_with_store(main)
     assert (first.queue, first.body, first.priority, first.lost) == ('q', b'before', 5, 0)
     assert second.body == b'after'
+
+
+def test_a_consumer_gets_a_large_message_that_comes(stores: EmbeddedStores) -> None:
+    async def main(store: Store) -> None:
+        got: list[Delivery] = []
+        store.consume('q', 10, MANY, got.append)
+        await sleep(stores.reactor, 1)
+        await store.publish([LargeMessage('q', [b'one ', b'piece'])])
+        await sleep(stores.reactor, 1)
+        assert bodies(got) == [b'one piece']
+
+    stores.run_with_store(main)
 
 
 def test_settling_publishes_what_it_led_to_and_takes_the_message_off(stores: EmbeddedStores) -> None:

@@ -89,6 +89,28 @@ def test_a_consumer_goes_on_after_trouble(embedded: EmbeddedStores,
     embedded.run_with_store(main)
 
 
+def test_what_is_put_back_in_trouble_comes_again(embedded: EmbeddedStores,
+                                                 locked: Callable[[], sqlite3.Connection]) -> None:
+    clock = embedded.reactor.clock
+
+    async def main(store: EmbeddedStore) -> None:
+        got: list[Delivery] = []
+        await store.publish(messages(b'1', b'2'))
+        store.consume('q', 10, MANY, got.append)
+        await sleep(embedded.reactor, 30)
+        one, two = got
+        lock = locked()
+        with pytest.raises(QueueError):
+            await store.publish(messages(b'3', queue='other'))
+        store.release(one)
+        store.settle(two, messages(b'later', due=clock.time() + 60))
+        lock.close()
+        await sleep(embedded.reactor, 70)
+        assert bodies(got) == [b'1', b'2', b'1', b'later']
+
+    embedded.run_with_store(main)
+
+
 def test_closing_in_trouble_ends_and_loses_no_message(embedded: EmbeddedStores,
                                                       locked: Callable[[], sqlite3.Connection]) -> None:
     async def main() -> None:

@@ -247,12 +247,9 @@ class EmbeddedStore:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
-        work, self._next = self._next, Work()
-        batch = work.batch()
-        changed = {message.queue for message in batch.publish} | {delivery.queue for delivery in work.released}
+        work, batch = self._gather()
         hungry = []
         for consumer in self._consumers:
-            consumer.hungry = consumer.hungry or consumer.queue in changed
             want = consumer.want()
             if want is not None:
                 batch.wanted.append(want)
@@ -262,6 +259,15 @@ class EmbeddedStore:
             self._reactor.spawn(self._commit(work, batch, hungry), 'queue commit')
         else:
             self._idle.notify()
+
+    def _gather(self) -> tuple[Work, Batch]:
+        """What is next, taken out. Who consumes a queue that gets something looks again: nothing else would tell."""
+        work, self._next = self._next, Work()
+        batch = work.batch()
+        changed = {message.queue for part in (batch.publish, batch.large, work.released) for message in part}
+        for consumer in self._consumers:
+            consumer.hungry = consumer.hungry or consumer.queue in changed
+        return work, batch
 
     async def _commit(self, work: Work, batch: Batch, hungry: list[EmbeddedConsumer]) -> None:
         timer = self._reactor.call_later(STUCK_SECONDS, self._stuck)
@@ -274,7 +280,7 @@ class EmbeddedStore:
         finally:
             timer.cancel()
         self._running, self.trouble = False, None
-        if self._noted and (batch.publish or batch.settled):  # an empty batch fits a disk that has no room for mail
+        if self._noted and (batch.publish or batch.large or batch.settled):  # else it fits a disk without room for mail
             self._noted = False
             self._on_note('the queue can be written again')
         for waiter in work.waiters():
@@ -325,8 +331,8 @@ class EmbeddedStore:
         assert self._pause is not None
         self._pause.cancel()
         self._pause, self._running = None, True
-        work, self._next = self._next, Work()
-        self._reactor.spawn(self._commit(work, work.batch(), []), 'queue commit')
+        work, batch = self._gather()
+        self._reactor.spawn(self._commit(work, batch, []), 'queue commit')
 
     def _hand_out(self, consumer: EmbeddedConsumer, share: Taken) -> None:
         consumer.hungry = share.more
