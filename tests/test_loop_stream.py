@@ -6,6 +6,8 @@ How a connection ends is in test_loop_stream_end.py, TLS in test_loop_tls.py.
 from __future__ import annotations
 
 import threading
+import tracemalloc
+from functools import partial
 
 import pytest
 
@@ -171,6 +173,32 @@ def test_drain_waits_for_a_slow_reader_and_all_arrives_in_order(bench: LoopBench
 
     bench.run(main())
     assert b''.join(read) == b''.join(blocks)
+
+
+def test_what_waits_is_not_copied_when_more_is_written(bench: LoopBench) -> None:
+    stream, peer = bench.stream_and_socket()
+    big, small = b'x' * 20_000_000, [b'%d' % number for number in range(100)]
+    read: list[bytes] = []
+
+    async def main() -> None:
+        stream.write(big)
+        stream.flush()
+        tracemalloc.start()
+        for data in small:
+            stream.write(data)
+            stream.flush()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 1_000_000
+        reader = threading.Thread(target=lambda: read.extend(iter(partial(peer.recv, 65536), b'')))
+        reader.start()
+        await stream.drain()
+        assert stream.unsent == 0
+        stream.close()
+        reader.join()
+
+    bench.run(main())
+    assert b''.join(read) == big + b''.join(small)
 
 
 def test_a_peer_that_never_reads_is_given_up(bench: LoopBench) -> None:

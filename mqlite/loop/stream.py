@@ -49,8 +49,8 @@ class Stream:
     """One connection. All methods belong to the reactor's thread; at most one task reads and one drains."""
 
     __slots__ = ('reactor', 'peer', 'received', 'heard', 'sent', 'on_lost', '_sock', '_fd', '_in', '_at', '_out',
-                 '_unsent', '_reader', '_writer', '_events', '_local', '_lost', '_deadline', '_expired', '_timer',
-                 '_tls', '_refused')
+                 '_unsent', '_behind', '_reader', '_writer', '_events', '_local', '_lost', '_deadline', '_expired',
+                 '_timer', '_tls', '_refused')
 
     def __init__(self, reactor: Reactor, sock: socket.socket, peer: tuple[str, int],
                  local: tuple[str, int] | None = None) -> None:
@@ -64,7 +64,8 @@ class Stream:
         self._fd = sock.fileno()
         self._in, self._at = b'', 0
         self._out: list[bytes] = []
-        self._unsent = memoryview(b'')
+        self._unsent = memoryview(b'')  # what the kernel takes next
+        self._behind: list[bytes] = []  # and after that: not joined to it each time, it may be very much
         self._reader: Waiter[None] | None = None
         self._writer: Waiter[None] | None = None
         self._events = 0
@@ -130,7 +131,7 @@ class Stream:
     @property
     def unsent(self) -> int:
         """Bytes that were flushed and that the kernel has not taken: the peer is slow to read."""
-        return len(self._unsent)
+        return len(self._unsent) + sum(map(len, self._behind))
 
     def write(self, data: bytes) -> None:
         """Add to what is sent at the next flush: by wait_bytes, drain, or close."""
@@ -258,7 +259,8 @@ class Stream:
         self._want(0)
         if self._timer is not None:
             self._timer.cancel()
-        self._fd, self._unsent = -1, memoryview(b'')
+        self._fd = -1
+        self._drop_unsent()
         self._sock.close()
         self._lose(ConnectionLost('the connection was closed on our side'))
 
@@ -339,9 +341,12 @@ class Stream:
         """Give the kernel what waits and then this; the rest waits until it takes more."""
         if self._refused or self._fd < 0:
             return
-        waiting = self._unsent
-        view = (memoryview(bytes(waiting) + data) if data else waiting) if waiting else data
-        if view:
+        view: bytes | memoryview = data
+        waited = len(self._unsent) > 0
+        if waited:
+            self._behind += [data] if data else []
+            view = self._unsent
+        while view:
             try:
                 sent = self._sock.send(view)
             except (BlockingIOError, InterruptedError):
@@ -349,17 +354,27 @@ class Stream:
             except OSError as error:
                 self._send_failed(error)
                 return
-            if sent == len(view) and not waiting:
+            if sent < len(view):
+                self._unsent = memoryview(view)[sent:]
+                self._want(self._events | WRITE)
+                return
+            if not waited:
                 return  # the usual case
-            view = memoryview(view)[sent:]
+            view = b''.join(self._behind)
+            self._behind.clear()
         self._unsent = memoryview(view)
-        self._want(self._events | WRITE if view else self._events & ~WRITE)
-        if not view and self._writer is not None and not self._writer.done:
+        self._want(self._events & ~WRITE)
+        if self._writer is not None and not self._writer.done:
             self._writer.set()
+
+    def _drop_unsent(self) -> None:
+        self._unsent = memoryview(b'')
+        self._behind.clear()
 
     def _send_failed(self, error: OSError) -> None:
         """The peer takes nothing more. What it said before is in the kernel still."""
-        self._refused, self._unsent = True, memoryview(b'')
+        self._refused = True
+        self._drop_unsent()
         while self.buffered < HIGH_WATER and self._lost is None and self._receive():
             pass
         self._want(self._events & ~WRITE)
