@@ -29,7 +29,7 @@ async def hurry(store: Store, outbox: str, wanted: Callable[[Document], bool]) -
         for delivery in deliveries:
             body = _without_time(delivery.body, wanted)
             if body:
-                settled.append(store.settle(delivery, [Message(outbox, body, delivery.priority)]))
+                settled.append(store.settle(delivery, [Message(outbox, body, delivery.priority, lost=delivery.lost)]))
             else:
                 delivery.body = b''  # there may be very many
                 kept.append(delivery)

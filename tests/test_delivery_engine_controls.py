@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mqlite.delivery.flood import read_floods
 from mqlite.delivery.forced import read_errors
 from mqlite.delivery.pauses import SHORTEST_HOLD, read_pauses
 from mqlite.delivery.route import Place
+from mqlite.queues.contract import Message
 from mqlite.smtp.client import ClientSession
 from tests.support import engine
 from tests.support.database import execute, insert, make_database
@@ -43,6 +45,19 @@ def test_the_address_of_a_server_on_pause(make: Make) -> None:
     bench.run(2)
     assert len(bench.exchanger.messages) == 1 and bench.exchanger.open == 0, 'connections are not used any more'
     second.close()
+
+
+def test_what_may_have_been_sent_is_marked_also_after_a_pause(make: Make) -> None:
+    controls = Controls()
+    controls.pauses = read_pauses([database_row('paused')]).items
+    bench = make(controls=controls)
+    body = json.dumps({'recipient': 'r@one.example', 'mime': 'x'}).encode()
+    bench.store.publish([Message('outbox', body, lost=1)])
+    bench.run(5)
+    assert bench.counts() == {'outbox': 1}
+    controls.pauses = read_pauses([]).items
+    bench.run(SHORTEST_HOLD)
+    assert bench.last('result', 'redelivered') == ('accepted', True)
 
 
 def test_the_address_of_a_server_that_is_to_fail(make: Make) -> None:

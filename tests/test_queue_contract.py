@@ -176,6 +176,22 @@ def test_a_message_comes_when_it_is_due_and_not_before(stores: EmbeddedStores, d
     stores.run_with_store(main)
 
 
+@pytest.mark.parametrize('delay', [0.0, 13.0])
+def test_what_is_put_back_is_as_lost_as_it_was(stores: EmbeddedStores, delay: float) -> None:
+    async def main(store: Store) -> None:
+        got: list[Delivery] = []
+        await store.publish(messages(b'never lost', b'mail'))
+        store.consume('q', 10, MANY, got.append)
+        await sleep(stores.reactor, 1)
+        for delivery, lost in zip(got[:], (0, 2)):
+            due = stores.reactor.clock.time() + delay if delay else 0.0
+            await store.settle(delivery, [Message('q', delivery.body, 3, due, lost)])
+        await sleep(stores.reactor, 20)
+        assert {delivery.body: delivery.lost for delivery in got[2:]} == {b'never lost': 0, b'mail': 2}
+
+    stores.run_with_store(main)
+
+
 def test_fetch_takes_no_message_before_its_time(stores: EmbeddedStores) -> None:
     async def main(store: Store) -> None:
         now = stores.reactor.clock.time()

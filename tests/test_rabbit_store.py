@@ -33,6 +33,7 @@ from tests.test_queue_contract import (  # noqa: F401  (they run here on the fix
     test_purging_deletes_what_nobody_holds,
     test_settling_publishes_what_it_led_to_and_takes_the_message_off,
     test_what_a_dying_process_held_reaches_those_that_live,
+    test_what_is_put_back_is_as_lost_as_it_was,
     test_what_was_published_is_there_after_the_store_was_closed_and_opened,
 )
 from tests.test_queue_contract import test_a_message_comes_when_it_is_due_and_not_before as comes_when_due

@@ -265,7 +265,8 @@ class Engine:
 
     def _put_back(self, delivery: Delivery, due: float) -> None:
         self._room.gave(len(delivery.body))
-        self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority, due)])
+        self._store.settle(delivery, [Message(delivery.queue, delivery.body, delivery.priority, due,
+                                               delivery.lost)])
 
     def _settle(self, delivery: Delivery, messages: list[Message], result: Result) -> None:
         """Settle, with less to publish if the store can never keep these messages."""

@@ -22,6 +22,7 @@ from mqlite.amqp.client import Link
 from mqlite.amqp.events import Delivered, Got
 from mqlite.loop.reactor import Reactor
 from mqlite.queues.contract import Delivery
+from mqlite.queues.parking import times_lost
 
 FIRST_WINDOW = 16  # messages
 WIDEN = 4  # times, once twice the window has come and the bytes allow it
@@ -41,6 +42,7 @@ class RabbitDelivery(Delivery):
                  consumer: RabbitConsumer | None) -> None:
         count = (event.properties.headers or {}).get('x-delivery-count')  # of a quorum queue
         lost = count if isinstance(count, int) else int(event.redelivered)
+        lost += times_lost(event.properties.headers)
         super().__init__(queue, event.delivery_tag, body, event.properties.priority or 0, lost, fault)
         self.link = link
         self.channel = channel

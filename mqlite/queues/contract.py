@@ -29,12 +29,14 @@ class QueueError(TemporaryError):
 
 @dataclass
 class Message:
-    """One message to publish. `due`: seconds since 1970 before which nobody consumes it, 0 for now."""
+    """One message to publish. `due`: seconds since 1970 before which nobody consumes it, 0 for now. `lost`: of one that
+    is put back, that of its delivery."""
 
     queue: str
     body: bytes
     priority: int = 0
     due: float = 0.0
+    lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mqlite.amqp.events import Delivered
 from mqlite.errors import MqliteError
 from mqlite.loop.reactor import Reactor
 from mqlite.loop.timers import Timer
-from mqlite.queues.parking import DELAYS, HELD, times, waiting_queue
+from mqlite.queues.parking import DELAYS, HELD, times, times_lost, waiting_queue
 from mqlite.queues.publisher import Forwarded, Group, Publisher
 
 RETRY_SECONDS = 1.0  # before a message that could not be moved is put back
@@ -85,7 +85,8 @@ class Parker:
         while self._held and self._held[0][0] <= now:
             _, _, due, event = heapq.heappop(self._held)
             properties = event.properties
-            message = Forwarded(self._outbox, event.body, properties.priority or 0, due, properties.content_encoding)
+            message = Forwarded(self._outbox, event.body, properties.priority or 0, due,
+                                times_lost(properties.headers), properties.content_encoding)
             self._publisher.publish(Group([message], True, partial(self._moved, link, event)))
         self._arm()
 

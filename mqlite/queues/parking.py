@@ -23,6 +23,7 @@ from typing import Any
 DELAYS = (1200, 300, 60, 10, 2)  # seconds; the first that is not longer than the time left is taken
 HELD = 100  # messages per waiting queue that are in our hands
 DUE_HEADER, UNTIL_HEADER = 'x-mqlite-due', 'x-mqlite-until'  # milliseconds since 1970
+LOST_HEADER = 'x-mqlite-lost'  # how often a message that was put back had been taken and not settled
 
 
 def waiting_queue(queue: str, delay: int) -> str:
@@ -43,6 +44,12 @@ def times(headers: dict[str, Any] | None, delay: int, now: float) -> tuple[float
     """
     due, until = (_moment((headers or {}).get(name)) for name in (DUE_HEADER, UNTIL_HEADER))
     return due, min(max(0.0, until - now), float(delay))
+
+
+def times_lost(headers: dict[str, Any] | None) -> int:
+    """How often the message was lost before it was put back here."""
+    value = (headers or {}).get(LOST_HEADER)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _moment(value: object) -> float:

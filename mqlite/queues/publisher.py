@@ -17,7 +17,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 from mqlite.amqp.channel import OPEN, Channel
 from mqlite.amqp.client import Link
@@ -26,7 +26,7 @@ from mqlite.amqp.events import Confirmed, Returned
 from mqlite.errors import MqliteError, PermanentError
 from mqlite.loop.reactor import Reactor
 from mqlite.queues.contract import Message, QueueError
-from mqlite.queues.parking import place
+from mqlite.queues.parking import LOST_HEADER, place
 from mqlite.queues.topology import RabbitConfig, properties
 
 LINGER_TURNS = 4  # each write wakes the broker: while others have something to say, theirs may come with it
@@ -244,10 +244,12 @@ class Publisher:
 
     def _send(self, channel: Channel, group: Group, message: Message, now: float) -> None:
         config = self._config
-        exchange, queue, headers = config.exchange, message.queue, None
+        exchange, queue = config.exchange, message.queue
+        headers: dict[str, Any] | None = {LOST_HEADER: message.lost} if message.lost else None
         if message.due > now and queue == config.outbox:
             exchange = ''
-            queue, headers = place(queue, message.due, now)
+            queue, moments = place(queue, message.due, now)
+            headers = {**moments, **(headers or {})}
         body, encoding = self._encode(message)
         if 0 < self.limit < len(body):
             group.answered(message, TooLargeForBroker(len(body), self.limit))

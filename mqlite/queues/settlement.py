@@ -185,7 +185,7 @@ class Settlements:
                 left.append(message)
             elif message.queue == self._config.outbox:
                 left.append(Forwarded(message.queue, gzip.compress(body, 6, mtime=0), message.priority, message.due,
-                                      'gzip'))
+                                      message.lost, 'gzip'))
         self._on_note(f'{error}; a result is not kept for that reason')
         settlement.left = left
         self._publish(settlement)

@@ -181,10 +181,15 @@ class Database:
         return [self._take(want, now) for want in batch.wanted]
 
     def _insert(self, messages: Sequence[Message]) -> None:
-        for rows in _slices(messages):
+        for message in messages:
+            if message.lost:
+                row = (message.queue, message.priority, max(0.0, message.due), len(message.body), message.body)
+                number = self._db.execute(f'{statements.INSERT} (?,?,?,?,?)', row).lastrowid
+                self._db.execute('INSERT INTO claim VALUES (?,0,?)', (number, message.lost))
+        for rows in _slices([message for message in messages if not message.lost]):
             values = ','.join(['(?,?,?,?,?)'] * len(rows))
             parameters = [value for m in rows for value in (m.queue, m.priority, max(0.0, m.due), len(m.body), m.body)]
-            self._db.execute(f'INSERT INTO message (queue, priority, due, size, body) VALUES {values}', parameters)
+            self._db.execute(f'{statements.INSERT} {values}', parameters)
 
     def _insert_pieces(self, message: LargeMessage) -> None:
         """SQLite copies a body twice on its way; pieces are small."""

@@ -33,6 +33,7 @@ SCHEMA = f"""
     PRAGMA user_version = {SCHEMA_VERSION};
 """
 
+INSERT = 'INSERT INTO message (queue, priority, due, size, body) VALUES'
 FREE = 'LEFT JOIN claim c ON c.id = m.id WHERE m.queue = ? AND coalesce(c.owner, 0) = 0'
 READY = f"""SELECT m.id, m.size FROM message m {FREE} AND m.due = 0
              ORDER BY m.priority DESC, m.id LIMIT ?"""
