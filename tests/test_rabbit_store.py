@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mqlite.errors import PermanentError
 from mqlite.loop.task import sleep
 from mqlite.queues.contract import Delivery, QueueError, Store
 from mqlite.queues.parking import HELD
@@ -175,6 +176,26 @@ def test_what_was_settled_while_there_was_no_link_is_kept_and_acknowledged_later
     stores.run_with_store(main)
     assert stores.run_with_store(all_of) == []
     assert sorted(stores.run_with_store(lambda store: all_of(store, 'results'))) == [b'r1', b'r2']
+
+
+@pytest.mark.parametrize('due', [0.0, 3.0], ids=['now', 'later'])
+def test_a_retry_that_is_too_large_goes_back_as_it_came_also_when_the_limit_is_known(stores: RabbitStores,
+                                                                                     due: float) -> None:
+    async def main(store: RabbitStore) -> None:
+        got: list[Delivery] = []
+        await store.publish(messages(b'x' * 2000))
+        store.consume('q', 10, MANY, got.append)
+        await sleep(stores.reactor, 1)
+        store._publisher.limit = 1000
+        with pytest.raises(PermanentError, match='too large'):
+            await store.publish(messages(b'y' * 2000))
+        at = due and stores.reactor.clock.time() + due
+        await store.settle(got.pop(), messages(b'x' * 2000, due=at) + messages(b'z' * 2000, queue='results'))
+        await sleep(stores.reactor, due + 2)
+        assert bodies(got) == [b'x' * 2000]
+
+    stores.run_with_store(main)
+    assert stores.run_with_store(lambda store: all_of(store, 'results')) == []
 
 
 def test_an_acknowledgement_that_did_not_arrive_is_repeated(stores: RabbitStores) -> None:
