@@ -8,6 +8,9 @@ All that is published in a turn leaves in one write, and that of the next LINGER
 ready; confirms come as ranges. A message that no queue takes comes back (mandatory) before its confirm. A group has its
 outcome when none of its messages is under way any more; it then knows what of it is not kept (`left`), so that only
 that is published again. While the broker blocks, messages wait in line.
+
+Of large messages no more than WIRE_BYTES are on the wire, and those in line are not made yet: one that came for a
+thousand recipients is not held a thousand times.
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ from mqlite.amqp.codec import Unencodable
 from mqlite.amqp.events import Confirmed, Returned
 from mqlite.errors import MqliteError, PermanentError
 from mqlite.loop.reactor import Reactor
-from mqlite.queues.contract import Message, QueueError
+from mqlite.queues.contract import LargeMessage, Message, Publishable, QueueError
 from mqlite.queues.parking import LOST_HEADER, place
 from mqlite.queues.topology import RabbitConfig, properties
 
 LINGER_TURNS = 4  # each write wakes the broker: while others have something to say, theirs may come with it
+WIRE_BYTES = 32 << 20  # unconfirmed; one message goes whatever its size
 STALL_SECONDS = 10.0  # without a confirm: the broker hangs, and clients are told so
 
 
@@ -55,6 +59,20 @@ class Forwarded(Message):
     """A message that goes on with its body as it came; `encoding` is the content-encoding of that body."""
 
     encoding: str | None = None
+
+
+@dataclass
+class Unmade(Message):
+    """A large message: its body is made when it is sent."""
+
+    large: LargeMessage | None = None
+
+
+def unmade(message: Publishable) -> Message:
+    """The same for a group."""
+    if isinstance(message, Message):
+        return message
+    return Unmade(message.queue, b'', message.priority, message.due, large=message)
 
 
 class Group:
@@ -114,6 +132,7 @@ class Publisher:
         self._channel: Channel | None = None
         self._line: deque[tuple[Group, Message]] = deque()
         self._sent: dict[int, Sent] = {}  # by delivery tag
+        self._on_wire = 0  # bytes of these
         self._scheduled = False
         self._lingering = 0  # turns
         self._watched = False  # the timer of _look is on
@@ -139,6 +158,7 @@ class Publisher:
         self.stalled = False
         groups = self._groups()
         self._sent.clear()
+        self._on_wire = 0
         self._line.clear()
         for group in groups:
             group.finish(group.error or error)
@@ -176,6 +196,7 @@ class Publisher:
             sent = self._sent.pop(tag, None)
             if sent is None:
                 continue  # of a link that is gone
+            self._on_wire -= len(sent.body)
             error: MqliteError | None = None
             if sent.returned:
                 error = Unroutable(sent.routing_key)
@@ -205,6 +226,7 @@ class Publisher:
         for tag, sent in list(self._sent.items()):
             if len(sent.body) > self.limit:
                 del self._sent[tag]
+                self._on_wire -= len(sent.body)
                 sent.group.answered(sent.message, TooLargeForBroker(len(sent.body), self.limit))
 
     def fits(self, message: Message) -> bool:
@@ -231,7 +253,7 @@ class Publisher:
         now = self._reactor.clock.time()
         if not self._sent:
             self._progress = self._reactor.turn_time
-        while self._line and len(self._sent) < self._config.throttle:
+        while self._line and len(self._sent) < self._config.throttle and self._on_wire < WIRE_BYTES:
             group, message = self._line.popleft()
             if group.error is None:
                 self._send(channel, group, message, now)
@@ -260,14 +282,14 @@ class Publisher:
             group.answered(message, error)
         else:
             self._sent[tag] = Sent(group, message, queue, body)
+            self._on_wire += len(body)
 
     def _encode(self, message: Message) -> tuple[bytes, str | None]:
         """The body as it is sent, and its content-encoding."""
         if isinstance(message, Forwarded):
             return message.body, message.encoding
-        if self._config.gzip:
-            return gzip.compress(message.body, 6, mtime=0), 'gzip'
-        return message.body, None
+        body = message.large.whole().body if isinstance(message, Unmade) and message.large else message.body
+        return (gzip.compress(body, 6, mtime=0), 'gzip') if self._config.gzip else (body, None)
 
     def _look(self) -> None:
         """Has the broker confirmed anything lately?"""

@@ -41,12 +41,12 @@ from mqlite.loop.task import Cancelled as TaskCancelled
 from mqlite.loop.task import Task, Timeout, Waiter, sleep, timeout
 from mqlite.loop.timers import Timer
 from mqlite.queues.consumer import RabbitConsumer, RabbitDelivery, inflate
-from mqlite.queues.contract import Delivery, LargeMessage, Message, Publishable, QueueError, QueueStatus
+from mqlite.queues.contract import Delivery, Message, Publishable, QueueError, QueueStatus
 from mqlite.queues.declare import declare
 from mqlite.queues.inspector import Inspector
 from mqlite.queues.notes import Notes
 from mqlite.queues.parker import Parker
-from mqlite.queues.publisher import Group, Publisher, Unroutable
+from mqlite.queues.publisher import Group, Publisher, Unroutable, unmade
 from mqlite.queues.redelivery import Memory
 from mqlite.queues.settlement import Settlements
 from mqlite.queues.topology import RabbitConfig, explain, refusal
@@ -116,14 +116,13 @@ class RabbitStore:
 
     def publish(self, messages: Sequence[Publishable]) -> Waiter[None]:
         waiter: Waiter[None] = Waiter(self._reactor)
-        whole = [message.whole() if isinstance(message, LargeMessage) else message for message in messages]
-        impossible = refusal(whole, self._largest)
+        impossible = refusal(messages, self._largest)
         if impossible:
             waiter.fail(PermanentError(impossible))
         elif self.trouble is not None:
             waiter.fail(QueueError(self.trouble))
         else:
-            self._publisher.publish(Group(whole, False, partial(self._published, waiter)))
+            self._publisher.publish(Group(list(map(unmade, messages)), False, partial(self._published, waiter)))
         return waiter
 
     def settle(self, delivery: Delivery, messages: Sequence[Message]) -> Waiter[None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mqlite.amqp.methods import Properties
 from mqlite.amqp.uri import Address
-from mqlite.queues.contract import Message
+from mqlite.queues.contract import Message, Publishable
 from mqlite.queues.parking import DELAYS, waiting_queue
 
 LONGEST_NAME = 255  # octets of a queue's name: an AMQP short string
@@ -117,7 +117,7 @@ def properties(config: RabbitConfig, priority: int, encoding: str | None = None,
                       priority=min(priority, config.max_priority) if config.max_priority else None)
 
 
-def refusal(messages: Sequence[Message], largest: int) -> str:
+def refusal(messages: Sequence[Publishable], largest: int) -> str:
     """Why these can never be kept; '' when nothing speaks against it. `largest`: bytes of a body, 0 for no limit."""
     for message in messages:
         queue = message.queue
@@ -125,8 +125,9 @@ def refusal(messages: Sequence[Message], largest: int) -> str:
             return f'no queue can be called {queue[:LONGEST_NAME]!r}'
         if not 0 <= message.priority <= LARGEST_PRIORITY:
             return f'a priority must be from 0 to {LARGEST_PRIORITY}, not {message.priority}'
-        if 0 < largest < len(message.body):
-            return f'a message of {len(message.body)} bytes is too large for the broker, which takes {largest}'
+        size = len(message.body) if isinstance(message, Message) else 0  # a large one is measured when it is sent
+        if 0 < largest < size:
+            return f'a message of {size} bytes is too large for the broker, which takes {largest}'
     return ''
 
 
