@@ -176,6 +176,14 @@ def test_a_mistake_in_a_line_of_the_log_costs_no_mail(make: Make, monkeypatch: p
     assert bench.counts() == {'results': 3, 'success': 3}
 
 
+def test_a_mistake_with_one_result_leaves_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_once(monkeypatch, bench.store, 'settle')
+    for number in range(3):
+        bench.publish(recipient=f'{number}@one.example')
+    bench.run(5)
+    assert bench.counts() == {'outbox': 1, 'results': 2, 'success': 2} and len(bench.errors) == 1
+
+
 def test_a_mistake_in_the_attempt_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     break_once(monkeypatch, bench.dialler, 'open')
     bench.publish()

@@ -209,7 +209,10 @@ class Engine:
         """All of one turn, one after the other: a processor does the same thing twice in less time than two things."""
         attempted, self._attempted = self._attempted, []
         for job, result in attempted:
-            self._finish(job, result)
+            try:
+                self._finish(job, result)
+            except Exception as error:  # the others are not to suffer
+                self._reactor.report(error, 'while a result was kept')
 
     def _finish(self, job: Job, result: Result, not_before: float = 0.0) -> None:
         now, config = self._clock.time(), self._config
