@@ -22,6 +22,7 @@ from tests.support.process import HOST, find_program, wait_until
 from tests.support.sink import CapturingSink
 
 Start = Callable[..., Daemon]
+PATIENCE = 90.0     # two workers that have crashed again and again may be in their pauses at the same time
 SECONDS = 60.0
 
 # Crashes in a step when the file of that name is there, and takes it away.
@@ -90,12 +91,12 @@ def test_in_every_step_under_a_flood(start_daemon: Start, sink: CapturingSink, b
     assert daemon.process
     flood, load = Flood(daemon.port), Load(daemon.port)
     for step in STEPS:
-        load.wait_for(len(load.promised) + 20)
+        load.wait_for(len(load.promised) + 20, PATIENCE)
         (flags / step).touch()
-        daemon.process.wait_printed(f'(SIGSEGV) in 10-crash.so: {step}\n')
+        daemon.process.wait_printed(f'(SIGSEGV) in 10-crash.so: {step}\n', PATIENCE)
     (flags / 'thread').touch()
-    daemon.process.wait_printed('(SIGSEGV) in a thread that a plugin has made\n')
-    load.wait_for(len(load.promised) + 20)
+    daemon.process.wait_printed('(SIGSEGV) in a thread that a plugin has made\n', PATIENCE)
+    load.wait_for(len(load.promised) + 20, PATIENCE)
     flood.stop()
     load.stop()
     wait_until(lambda: set(load.promised) <= set(load_identifiers(list(sink.transactions))), 'every 250', SECONDS)

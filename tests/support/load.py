@@ -7,7 +7,7 @@ import smtplib
 import threading
 from collections.abc import Iterable
 
-from tests.support.process import HOST, wait_until
+from tests.support.process import HOST, WAIT_SECONDS, wait_until
 from tests.support.sink import Transaction
 
 MESSAGES_PER_CONNECTION = 5
@@ -40,8 +40,8 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def wait_for(self, count: int) -> None:
-        wait_until(lambda: len(self.promised) >= count, f'{count} messages to be accepted')
+    def wait_for(self, count: int, seconds: float = WAIT_SECONDS) -> None:
+        wait_until(lambda: len(self.promised) >= count, f'{count} messages to be accepted', seconds)
 
     def stop(self) -> None:
         self._stopped.set()

@@ -134,8 +134,8 @@ class Process:
     def wait_listening(self, port: int) -> None:
         self.wait_for(lambda: answers(port), f'port {port} to answer')
 
-    def wait_printed(self, text: str) -> None:
-        self.wait_for(lambda: text in self.output(), f'the output to contain {text!r}')
+    def wait_printed(self, text: str, seconds: float = WAIT_SECONDS) -> None:
+        self.wait_for(lambda: text in self.output(), f'the output to contain {text!r}', seconds)
 
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
