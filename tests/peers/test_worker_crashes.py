@@ -47,7 +47,7 @@ static void *apart(void *data) { (void)data; for (;;) { CRASH_AT("thread"); usle
 static void *ticker(void *end) { for (;;) { if (write((int)(long)end, "x", 1) < 0) return NULL; usleep(50000); } }
 void mq_initialize(void) { pthread_t t; pthread_create(&t, NULL, apart, NULL); }
 void mq_context_initialize(MQ_Context *x) { int ends[2]; pthread_t t;
-    tick(x);
+    MQ_startTimer(x, 0.05f, tick, x);
     if (pipe(ends) == 0) { pthread_create(&t, NULL, ticker, (void *)(long)ends[1]);
         MQ_ioWatch(x, ends[0], MQ_READ, woken, NULL); } }
 """
