@@ -344,7 +344,8 @@ class Stream:
         view: bytes | memoryview = data
         waited = len(self._unsent) > 0
         if waited:
-            self._behind += [data] if data else []
+            if data:
+                self._behind.append(data)
             view = self._unsent
         while view:
             try:

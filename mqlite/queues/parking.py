@@ -42,15 +42,14 @@ def times(headers: dict[str, Any] | None, delay: int, now: float) -> tuple[float
 
     Without our headers (another program's message): 0 and 0, it goes to the outbox at once.
     """
-    due, until = (_moment((headers or {}).get(name)) for name in (DUE_HEADER, UNTIL_HEADER))
+    due, until = (_whole((headers or {}).get(name)) / 1000 for name in (DUE_HEADER, UNTIL_HEADER))
     return due, min(max(0.0, until - now), float(delay))
 
 
 def times_lost(headers: dict[str, Any] | None) -> int:
     """How often the message was lost before it was put back here."""
-    value = (headers or {}).get(LOST_HEADER)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return max(0, _whole((headers or {}).get(LOST_HEADER)))
 
 
-def _moment(value: object) -> float:
-    return value / 1000 if isinstance(value, int) and not isinstance(value, bool) else 0.0
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

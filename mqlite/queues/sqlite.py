@@ -183,12 +183,11 @@ class Database:
     def _insert(self, messages: Sequence[Message]) -> None:
         for message in messages:
             if message.lost:
-                row = (message.queue, message.priority, max(0.0, message.due), len(message.body), message.body)
-                number = self._db.execute(f'{statements.INSERT} (?,?,?,?,?)', row).lastrowid
+                number = self._db.execute(f'{statements.INSERT} (?,?,?,?,?)', _row(message)).lastrowid
                 self._db.execute('INSERT INTO claim VALUES (?,0,?)', (number, message.lost))
         for rows in _slices([message for message in messages if not message.lost]):
             values = ','.join(['(?,?,?,?,?)'] * len(rows))
-            parameters = [value for m in rows for value in (m.queue, m.priority, max(0.0, m.due), len(m.body), m.body)]
+            parameters = [value for message in rows for value in _row(message)]
             self._db.execute(f'{statements.INSERT} {values}', parameters)
 
     def _insert_pieces(self, message: LargeMessage) -> None:
@@ -405,6 +404,11 @@ def _let_owner_use(descriptor: int, file: os.stat_result) -> None:
     """`queue publish` by root: the daemon's user must be able to tell whether it lives, and when it has written."""
     if os.geteuid() == 0:
         os.fchown(descriptor, file.st_uid, file.st_gid)
+
+
+def _row(message: Message) -> tuple[object, ...]:
+    """As statements.INSERT wants it."""
+    return message.queue, message.priority, max(0.0, message.due), len(message.body), message.body
 
 
 def _slices(rows: Sequence[T]) -> Iterable[Sequence[T]]:
