@@ -12,7 +12,17 @@ from mqlite.amqp.methods import Properties
 from mqlite.queues.consumer import RabbitDelivery, inflate
 from mqlite.queues.contract import Message
 from mqlite.queues.open import QUEUE_SETTINGS
-from mqlite.queues.parking import DELAYS, DUE_HEADER, UNTIL_HEADER, place, times, waiting_queue
+from mqlite.queues.parking import (
+    DELAYS,
+    DUE_HEADER,
+    LOST_HEADER,
+    MOST_LOST,
+    UNTIL_HEADER,
+    place,
+    times,
+    times_lost,
+    waiting_queue,
+)
 from mqlite.queues.redelivery import MOST_ACKED, Memory
 from mqlite.queues.topology import (
     declarations,
@@ -227,3 +237,9 @@ def test_encodings_that_change_nothing(encoding: str | None) -> None:
 def test_every_queue_that_a_setting_names_is_declared() -> None:
     named = [setting.name for setting in SETTINGS if setting.kind in (QUEUE, QUEUE_NAME) and setting.status == HONOURED]
     assert sorted(QUEUE_SETTINGS) == sorted(named)
+
+
+@pytest.mark.parametrize(('value', 'lost'), [
+    (None, 0), (0, 0), (3, 3), (-1, 0), (True, 0), ('3', 0), (1.5, 0), (2**63 - 1, MOST_LOST)])
+def test_how_often_a_message_was_lost_is_what_a_header_may_say(value: object, lost: int) -> None:
+    assert times_lost({LOST_HEADER: value}) == lost and times_lost(None) == 0

@@ -24,6 +24,7 @@ DELAYS = (1200, 300, 60, 10, 2)  # seconds; the first that is not longer than th
 HELD = 100  # messages per waiting queue that are in our hands
 DUE_HEADER, UNTIL_HEADER = 'x-mqlite-due', 'x-mqlite-until'  # milliseconds since 1970
 LOST_HEADER = 'x-mqlite-lost'  # how often a message that was put back had been taken and not settled
+MOST_LOST = 1 << 30  # a larger one could not be written again: another program's
 
 
 def waiting_queue(queue: str, delay: int) -> str:
@@ -47,8 +48,8 @@ def times(headers: dict[str, Any] | None, delay: int, now: float) -> tuple[float
 
 
 def times_lost(headers: dict[str, Any] | None) -> int:
-    """How often the message was lost before it was put back here."""
-    return max(0, _whole((headers or {}).get(LOST_HEADER)))
+    """How often the message was lost before it was put back here; at most MOST_LOST, whatever the header says."""
+    return min(max(0, _whole((headers or {}).get(LOST_HEADER))), MOST_LOST)
 
 
 def _whole(value: object) -> int:
